@@ -1,0 +1,152 @@
+//! What the cache holds, and by what it is found.
+//!
+//! *Invariant:* an entry is immutable; it is replaced, never changed. Its key is the whole request with
+//! lengths, so `HMGET a b c` and `HMGET a bc` differ, under the namespace of its lane and RESP version, so
+//! nothing crosses users, databases or versions. Requests that differ only in the case of the command's
+//! name are found apart: a missed hit, never a wrong one.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::generation::Slot;
+
+/// Which lane (user and database) and RESP version a key belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Namespace(pub u32);
+
+/// A key as the store keeps it.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// The hash of namespace and request, computed once per command.
+    pub hash: u64,
+    /// The lane and the RESP version.
+    pub namespace: Namespace,
+    /// The whole request.
+    pub request: Arc<[u8]>,
+}
+
+/// A key as a command brings it: borrowed, hashed once.
+#[derive(Clone, Copy, Debug)]
+pub struct Lookup<'a> {
+    /// As in [`Key`].
+    pub hash: u64,
+    /// As in [`Key`].
+    pub namespace: Namespace,
+    /// As in [`Key`].
+    pub request: &'a [u8],
+}
+
+/// A cached reply and everything its validity rests on.
+#[derive(Debug)]
+pub struct Entry {
+    /// By what it is found.
+    pub key: Key,
+    /// The reply's bytes, as the client gets them.
+    pub reply: Bytes,
+    /// The counter of the Redis key it was read from.
+    pub slot: Slot,
+    /// That counter when the read was sent.
+    pub generation: u64,
+    /// The lane's epoch when the read was sent.
+    pub lane_epoch: u64,
+    /// The node's epoch when the read was sent.
+    pub node_epoch: u64,
+    /// When it was sent; nanoseconds of the lease's clock.
+    pub sent: u64,
+    /// Not served after this.
+    pub deadline: u64,
+    /// Whether pushes tell of changes to its key; if not, it is kept right by age alone.
+    pub tracked: bool,
+}
+
+/// moka's bookkeeping per entry beyond key and value (measured with glibc's malloc), our `Entry` included.
+const OVERHEAD: usize = 420;
+
+// === impl Key ===
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.namespace == other.namespace && self.request == other.request
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+// === impl Lookup ===
+
+impl<'a> Lookup<'a> {
+    /// Hashes a request under its namespace.
+    pub fn new(seed: &foldhash::quality::RandomState, namespace: Namespace, request: &'a [u8]) -> Self {
+        let mut hasher = seed.build_hasher();
+        hasher.write(request);
+        hasher.write_u32(namespace.0);
+        Lookup { hash: hasher.finish(), namespace, request }
+    }
+
+    /// An owned copy.
+    pub fn to_key(&self) -> Key {
+        Key { hash: self.hash, namespace: self.namespace, request: self.request.into() }
+    }
+
+    /// Whether this is what `key` is found by.
+    pub fn finds(&self, key: &Key) -> bool {
+        self.hash == key.hash && self.namespace == key.namespace && *self.request == *key.request
+    }
+}
+
+impl Hash for Lookup<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl equivalent::Equivalent<Key> for Lookup<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        self.finds(key)
+    }
+}
+
+impl Key {
+    /// The same key, borrowed.
+    pub fn as_lookup(&self) -> Lookup<'_> {
+        Lookup { hash: self.hash, namespace: self.namespace, request: &self.request }
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// The bytes it costs: reply, request and bookkeeping.
+    pub fn weight(&self) -> u32 {
+        u32::try_from(self.reply.len() + self.key.request.len() + OVERHEAD).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_that_run_together_alike_are_found_apart() {
+        let seed = foldhash::quality::RandomState::default();
+        let a = Lookup::new(&seed, Namespace(0), b"*4\r\n$5\r\nHMGET\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n").to_key();
+        let b = Lookup::new(&seed, Namespace(0), b"*3\r\n$5\r\nHMGET\r\n$1\r\na\r\n$2\r\nbc\r\n");
+        assert!(!b.finds(&a));
+    }
+
+    #[test]
+    fn namespaces_keep_users_databases_and_versions_apart() {
+        let seed = foldhash::quality::RandomState::default();
+        let a = Lookup::new(&seed, Namespace(0), b"x").to_key();
+        assert!(Lookup::new(&seed, Namespace(0), b"x").finds(&a));
+        assert!(!Lookup::new(&seed, Namespace(1), b"x").finds(&a));
+    }
+}
