@@ -1,0 +1,14 @@
+//! Our side towards upstream.
+pub mod backoff;
+pub mod config;
+pub mod connection;
+pub mod dedicated;
+pub mod handshake;
+pub mod identity;
+pub mod lane;
+pub mod topology;
+pub mod url;
+pub use config::{Config, PoolConfig};
+
+/// The name of our connections in upstream's CLIENT LIST.
+pub const CLIENT_NAME: &str = "sidecache";
