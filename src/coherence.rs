@@ -1,0 +1,436 @@
+//! What a push, a write, a lost lane do to the cache: the only module that knows both sides.
+//!
+//! *Invariant:* an entry is served only while its key's generation, its lane's and its node's epochs are what
+//! they were when its read was *sent*, its lane's lease holds and its deadline has not passed; a reply is put
+//! in only if none of them moved while it was in the air. Everything that may make a reply old bumps one
+//! of them before whoever could tell of it is answered.
+//! Not here: sockets, clients, the order of replies.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+
+use crate::cache::entry::Namespace;
+use crate::cache::generation::Slot;
+use crate::cache::lease::Lease;
+use crate::cache::{Config, Entry, Epoch, Flight, Generations, Mode};
+use crate::protocol::frame::{Invalidation, invalidation};
+use crate::telemetry::labels::FillRefused;
+
+/// Nanoseconds in a millisecond.
+const MILLISECOND: u64 = 1_000_000;
+
+/// What all workers share about one node.
+#[derive(Default)]
+pub struct Shared {
+    /// A change counter per key.
+    pub generations: Generations,
+    /// What every entry of the node rests on.
+    pub node: Epoch,
+    /// Whether the server holds hash fields with TTLs, whose expiry no push tells in time.
+    pub hash_ttls: AtomicBool,
+    /// Whether the audit has found a violation and the cache is bypassed.
+    pub bypassed: AtomicBool,
+    /// Whether the background polls rest, so that nobody would notice a SWAPDB: no hits until they have looked again.
+    pub unwatched: AtomicBool,
+    /// Entries filled or hits served since the background polls last looked.
+    pub activity: AtomicU64,
+    /// Background polls that have ended, failed ones included.
+    pub looks: AtomicU64,
+    /// Rings when `activity` leaves zero: an idle process polls nothing.
+    pub active: Notify,
+    /// Whether upstream could be reached when it was last tried.
+    pub reachable: watch::Sender<Option<bool>>,
+}
+
+/// What a lane's entries rest on.
+#[derive(Debug)]
+pub struct Standing {
+    /// The namespace of RESP2 replies; RESP3's is the next.
+    namespace: u32,
+    /// Changes whenever what was filled before must not be served any more.
+    epoch: Cell<u64>,
+    /// Until when its knowledge is proven fresh.
+    pub lease: Lease,
+    /// How its entries are kept right; `Off` until the handshake has said.
+    mode: Cell<Mode>,
+    /// Whether anything was filled in this epoch.
+    entries: Cell<bool>,
+    /// Flights in the air.
+    flights: Cell<usize>,
+}
+
+/// The rules of one worker.
+pub struct Coherence {
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    /// P4's bound in nanoseconds.
+    pub max_staleness: u64,
+    ttl_mode_age: u64,
+    max_entry_bytes: usize,
+    jitter: Cell<u64>,
+    /// Generations moved by inside writes and not yet counted.
+    bumps: Cell<u64>,
+    trail: RefCell<VecDeque<(u64, Slot, Event)>>,
+}
+
+/// What happened to a key, for the audit's report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A reply was put in.
+    Filled,
+    /// A push named it.
+    Pushed,
+    /// An inside write was sent or answered.
+    Written,
+}
+
+/// Events remembered per worker: some seconds' worth on a busy one.
+const TRAIL: usize = 1024;
+
+/// The counters that a command's keys have.
+#[derive(Clone, Debug, Default)]
+pub enum Keys {
+    /// It has none.
+    #[default]
+    None,
+    /// The usual case, without an allocation.
+    One(Slot),
+    /// Several.
+    Many(Box<[Slot]>),
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// The cache is in use: background polls are worth their price.
+    pub fn note_activity(&self, count: u64) {
+        // Mostly a read: workers must not pass a cache line around for every batch.
+        if self.activity.load(Ordering::Relaxed) == 0 && self.activity.fetch_add(count, Ordering::Relaxed) == 0 {
+            self.active.notify_one();
+        }
+    }
+}
+
+// === impl Standing ===
+
+impl Standing {
+    /// A lane's standing before its first connection.
+    pub fn new(lane: u32) -> Self {
+        Standing {
+            namespace: lane << 1,
+            epoch: Cell::new(1),
+            lease: Lease::default(),
+            mode: Cell::new(Mode::Off),
+            entries: Cell::new(false),
+            flights: Cell::new(0),
+        }
+    }
+
+    /// The lane's number.
+    pub fn number(&self) -> u32 {
+        self.namespace >> 1
+    }
+
+    /// The namespace of a RESP version's replies.
+    pub fn namespace(&self, resp3: bool) -> Namespace {
+        Namespace(self.namespace | u32::from(resp3))
+    }
+
+    /// How its entries are kept right at present.
+    pub fn mode(&self) -> Mode {
+        self.mode.get()
+    }
+
+    /// Its present epoch.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.get()
+    }
+
+    /// A new connection has handshaken: filling may start.
+    pub fn begin(&self, mode: Mode) {
+        self.bump();
+        self.mode.set(mode);
+    }
+
+    /// The connection is gone: nothing of it may be served or filled any more.
+    pub fn end(&self) {
+        self.bump();
+        self.lease.revoke();
+        self.mode.set(Mode::Off);
+    }
+
+    /// Makes what was filled before unreachable, and what is in the air unfillable.
+    pub fn bump(&self) {
+        self.epoch.set(self.epoch.get() + 1);
+        self.entries.set(false);
+    }
+
+    /// A flight takes off.
+    pub fn take_off(&self) {
+        self.flights.set(self.flights.get() + 1);
+    }
+
+    /// A flight has landed.
+    pub fn land(&self) {
+        self.flights.set(self.flights.get().saturating_sub(1));
+    }
+
+    /// Whether news may not overtake this lane: it has entries or flights that pushes could touch.
+    pub fn needs_fence(&self) -> bool {
+        self.mode.get() == Mode::Tracking && (self.entries.get() || self.flights.get() > 0)
+    }
+}
+
+// === impl Coherence ===
+
+impl Coherence {
+    /// The rules under a configuration.
+    pub fn new(shared: Arc<Shared>, config: &Config, seed: u64) -> Self {
+        let nanos = |age: std::time::Duration| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+        Coherence {
+            shared,
+            max_staleness: nanos(config.max_staleness),
+            ttl_mode_age: nanos(config.ttl_mode_age),
+            max_entry_bytes: config.max_entry_bytes,
+            jitter: Cell::new(seed | 1),
+            bumps: Cell::new(0),
+            trail: RefCell::default(),
+        }
+    }
+
+    /// Whether an entry may be served at `now`, which must have been read after the command was.
+    pub fn valid(&self, entry: &Entry, standing: &Standing, now: u64) -> bool {
+        self.unchanged(entry, standing, now)
+            && (standing.mode.get() == Mode::Ttl
+                || standing.lease.holds(now, self.max_staleness) && !self.shared.unwatched.load(Ordering::Relaxed))
+    }
+
+    /// Whether nothing is known that speaks against an entry; it may be served once the lease holds again.
+    pub fn unchanged(&self, entry: &Entry, standing: &Standing, now: u64) -> bool {
+        entry.lane_epoch == standing.epoch.get()
+            && now <= entry.deadline
+            && entry.generation == self.shared.generations.current(entry.slot)
+            && entry.node_epoch == self.shared.node.current()
+    }
+
+    /// Applies a push that the lane has met; returns how many keys it named, `None` for all.
+    pub fn push(&self, standing: &Standing, push: &[u8]) -> Option<usize> {
+        match invalidation(push) {
+            Some(Invalidation::Keys(keys)) => {
+                let mut count = 0;
+                for key in keys {
+                    let slot = self.shared.generations.slot(key);
+                    self.shared.generations.bump(slot);
+                    self.note(slot, Event::Pushed);
+                    count += 1;
+                }
+                Some(count)
+            }
+            Some(Invalidation::All) => {
+                standing.bump();
+                None
+            }
+            None => Some(0),
+        }
+    }
+
+    /// An inside write is sent, or its reply, error, time-out or loss is met.
+    pub fn written(&self, keys: &Keys) {
+        let slots = match keys {
+            Keys::None => return,
+            Keys::One(slot) => std::slice::from_ref(slot),
+            Keys::Many(slots) => slots,
+        };
+        self.bumps.set(self.bumps.get() + slots.len() as u64);
+        for &slot in slots {
+            self.shared.generations.bump(slot);
+            self.note(slot, Event::Written);
+        }
+    }
+
+    /// Generations moved by inside writes since this was last asked.
+    pub fn take_bumps(&self) -> u64 {
+        self.bumps.take()
+    }
+
+    /// An entry for a flight's reply, if it may be kept. `reply` is what clients get, `upstream` what came.
+    pub fn fill<W>(
+        &self,
+        flight: &Flight<W>,
+        standing: &Standing,
+        upstream: &[u8],
+        reply: &[u8],
+    ) -> Result<Entry, FillRefused> {
+        if !flight.fill {
+            return Err(FillRefused::Admission);
+        }
+        if matches!(upstream.first(), Some(b'-' | b'!')) {
+            return Err(FillRefused::Error);
+        }
+        if reply.len() > self.max_entry_bytes {
+            return Err(FillRefused::Large);
+        }
+        if flight.tracked && !flight.caching.get() {
+            return Err(FillRefused::Caching);
+        }
+        if flight.lane_epoch != standing.epoch.get() || flight.node_epoch != self.shared.node.current() {
+            return Err(FillRefused::Epoch);
+        }
+        if flight.generation != self.shared.generations.current(flight.slot) {
+            return Err(FillRefused::Generation);
+        }
+        let deadline = self.deadline(flight.sent, flight.pttl.get(), flight.max_age, flight.tracked)?;
+        standing.entries.set(true);
+        self.note(flight.slot, Event::Filled);
+        Ok(Entry {
+            key: flight.key.clone(),
+            // A copy of its own: a slice would pin the whole read buffer.
+            reply: Bytes::copy_from_slice(reply),
+            slot: flight.slot,
+            generation: flight.generation,
+            lane_epoch: flight.lane_epoch,
+            node_epoch: flight.node_epoch,
+            sent: flight.sent,
+            deadline,
+            tracked: flight.tracked,
+        })
+    }
+
+    /// Until when a reply may be served whose PTTL was sent at `sent`. PTTL rounds, so a millisecond is taken
+    /// off; 1/1024 covers the drift between two machines' clocks over the TTL.
+    pub fn deadline(&self, sent: u64, pttl: Option<i64>, max_age: u64, tracked: bool) -> Result<u64, FillRefused> {
+        // The bound on staleness is a bound: what is capped by it is not jittered beyond it.
+        let age = if max_age <= self.max_staleness { max_age } else { self.jittered(max_age) };
+        let age = age.min(if tracked { u64::MAX } else { self.ttl_mode_age });
+        let capped = sent.saturating_add(age);
+        match pttl {
+            None | Some(i64::MIN..=-3) => Err(FillRefused::Pttl),
+            Some(-2 | -1) => Ok(capped),
+            Some(0 | 1) => Err(FillRefused::Expiring),
+            Some(pttl) => {
+                let ttl = (pttl as u64).saturating_mul(MILLISECOND);
+                Ok(capped.min(sent.saturating_add(ttl - ttl / 1024).saturating_sub(MILLISECOND)))
+            }
+        }
+    }
+
+    /// ±10 %, so that keys read at once do not expire at once (xorshift; no more is needed).
+    fn jittered(&self, age: u64) -> u64 {
+        let mut x = self.jitter.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.jitter.set(x);
+        let tenth = age / 10;
+        if tenth == 0 { age } else { age - tenth + x % (2 * tenth) }
+    }
+
+    fn note(&self, slot: Slot, event: Event) {
+        let mut trail = self.trail.borrow_mut();
+        if trail.len() == TRAIL {
+            trail.pop_front();
+        }
+        trail.push_back((self.shared.generations.current(slot), slot, event));
+    }
+
+    /// What has happened lately to a key, as `event@generation`, oldest first.
+    pub fn trail(&self, slot: Slot) -> String {
+        let trail = self.trail.borrow();
+        let events = trail.iter().filter(|(_, of, _)| *of == slot);
+        events.map(|(generation, _, event)| format!("{event:?}@{generation}")).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Whether the cache is bypassed after a violation.
+    pub fn bypassed(&self) -> bool {
+        self.shared.bypassed.load(Ordering::Relaxed)
+    }
+}
+
+// === impl Keys ===
+
+impl Keys {
+    /// The counters of a list of keys.
+    pub fn of<'a>(generations: &Generations, keys: impl IntoIterator<Item = &'a [u8]>) -> Keys {
+        Keys::of_slots(keys.into_iter().map(|key| generations.slot(key)).collect())
+    }
+
+    /// The counters at these slots.
+    pub fn of_slots(slots: Vec<Slot>) -> Keys {
+        match slots[..] {
+            [] => Keys::None,
+            [one] => Keys::One(one),
+            _ => Keys::Many(slots.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn coherence() -> Coherence {
+        Coherence::new(Arc::default(), &Config::default(), 7)
+    }
+
+    #[test]
+    fn a_deadline_comes_before_upstreams_own_expiry_and_is_capped_by_age() {
+        let coherence = coherence();
+        let (sent, age) = (1_000 * MILLISECOND, 60_000 * MILLISECOND);
+        let deadline = |pttl, tracked| coherence.deadline(sent, pttl, age, tracked);
+        assert_eq!(deadline(Some(1024), true), Ok(sent + 1022 * MILLISECOND));
+        assert_eq!(deadline(Some(2), true).map(|at| at > sent && at < sent + 2 * MILLISECOND), Ok(true));
+        for endless in [Some(-1), Some(-2), Some(i64::MAX)] {
+            let at = deadline(endless, true).expect("a deadline") - sent;
+            assert!((age - age / 10..=age + age / 10).contains(&at), "{endless:?}: {at}");
+            assert!(deadline(endless, false).expect("a deadline") - sent <= coherence.ttl_mode_age);
+        }
+        assert_eq!(
+            (deadline(Some(0), true), deadline(Some(1), true)),
+            (Err(FillRefused::Expiring), Err(FillRefused::Expiring))
+        );
+        assert_eq!((deadline(None, true), deadline(Some(-3), true)), (Err(FillRefused::Pttl), Err(FillRefused::Pttl)));
+    }
+
+    #[test]
+    fn an_entry_is_valid_until_anything_that_it_rests_on_moves() {
+        let coherence = coherence();
+        let (standing, slot) = (Standing::new(0), coherence.shared.generations.slot(b"k"));
+        standing.begin(Mode::Tracking);
+        standing.lease.renew(100);
+        let entry = || Entry {
+            key: crate::cache::Lookup { hash: 1, namespace: Namespace(0), request: b"r" }.to_key(),
+            reply: Bytes::new(),
+            slot,
+            generation: coherence.shared.generations.current(slot),
+            lane_epoch: standing.epoch(),
+            node_epoch: coherence.shared.node.current(),
+            sent: 100,
+            deadline: u64::MAX,
+            tracked: true,
+        };
+        let valid = |entry: &Entry| coherence.valid(entry, &standing, 100);
+        let moves: [&dyn Fn(); 5] = [
+            &|| coherence.written(&Keys::One(slot)),
+            &|| assert!(coherence.push(&standing, b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n") != Some(0)),
+            &|| assert!(coherence.push(&standing, b">2\r\n$10\r\ninvalidate\r\n_\r\n") != Some(0)),
+            &|| coherence.shared.node.bump(),
+            &|| standing.bump(),
+        ];
+        for (i, move_it) in moves.into_iter().enumerate() {
+            let entry = entry();
+            assert!(valid(&entry));
+            move_it();
+            assert!(!valid(&entry), "move {i}");
+        }
+        let late = Entry { deadline: 99, ..entry() };
+        assert!(!valid(&late), "past its deadline");
+        assert!(!coherence.valid(&entry(), &standing, 101 + coherence.max_staleness), "past the lease");
+        standing.lease.revoke();
+        assert!(!valid(&entry()), "without a lease");
+    }
+}

@@ -1,0 +1,161 @@
+//! A lane with what its entries rest on, who waits on it, and its fences.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use tokio::sync::Notify;
+
+use super::fence::Hold;
+use super::mget::Snapshot;
+use super::session::Session;
+use crate::cache::Flight;
+use crate::coherence::{Keys, Standing};
+use crate::protocol::downgrade::Shape;
+use crate::upstream::handshake::Ready;
+use crate::upstream::lane::Lane;
+
+/// Whose reply it is: a place among a client's replies.
+#[derive(Clone)]
+pub struct Ticket {
+    /// The client.
+    pub session: Rc<Session>,
+    /// The place.
+    pub number: u64,
+    /// Which attempt to fill it.
+    pub attempt: u32,
+}
+
+/// Who waits for a lane's reply, and what else the reply means.
+pub enum Waiter {
+    /// A client's forwarded command.
+    Reply(Ticket, Rewrite, After),
+    /// The answer to a flight's CLIENT CACHING YES.
+    Caching(Rc<Flight<Ticket>>),
+    /// The answer to a flight's PTTL.
+    Pttl(Rc<Flight<Ticket>>),
+    /// The reply that a flight is for.
+    Fetch(Rc<Flight<Ticket>>),
+    /// The answers to CLIENT CACHING YES, to PTTL of a part, and the reply of an MGET that fills.
+    SnapshotCaching(Rc<Snapshot>, u32),
+    /// See `SnapshotCaching`.
+    SnapshotPttl(Rc<Snapshot>, u32),
+    /// See `SnapshotCaching`.
+    Snapshot(Rc<Snapshot>, Ticket),
+    /// A fence: when its PONG is met, all invalidations of what was executed before have been.
+    Fence(Vec<Rc<Hold>>),
+    /// The PING behind a script: the fence of this lane for its reply.
+    OwnFence(Rc<Hold>),
+    /// Proof that upstream is alive.
+    Heartbeat,
+    /// Its patience is over and it has been told so; the late reply is swallowed, its keys bumped.
+    Tombstone(After),
+}
+
+/// How a RESP3 reply becomes what the client gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rewrite {
+    /// As it is: a RESP3 client, or a lane that speaks RESP2.
+    No,
+    /// To RESP2, by the command's shape.
+    Resp2(Shape),
+    /// An EXEC's elements to RESP2, each by its own.
+    Exec(Box<[Shape]>),
+}
+
+/// What else a reply means, before it is released.
+pub enum After {
+    /// Nothing.
+    Nothing,
+    /// It is upstream's INFO: our section is added.
+    Info,
+    /// An inside write has taken effect.
+    Written(Keys),
+    /// So has one that every entry of the node rests on.
+    Swept,
+    /// It may tell what others wrote: news must not overtake the other lanes.
+    News(Keys),
+    /// It may have written keys that it does not name: held for fences.
+    Held(Rc<Hold>, Keys),
+    /// The end of a MULTI block on the lane.
+    Exec(Rc<BlockEnd>),
+}
+
+/// What the reply to a block's EXEC means; it must be an array, null or error, or the lane is in MULTI for everybody.
+pub struct BlockEnd {
+    /// Holds the reply where it must be held.
+    pub hold: Rc<Hold>,
+    /// The keys of its writes.
+    pub keys: Keys,
+    /// Whether it may have written keys that it does not name: a PING stands right behind it.
+    pub own_fence: bool,
+    /// Whether every entry of the node rests on what it changes.
+    pub sweeps: bool,
+}
+
+/// A lane of this worker.
+pub struct TrackedLane {
+    /// Commands in.
+    pub queue: Rc<Lane<Waiter>>,
+    /// What its entries rest on.
+    pub standing: Standing,
+    /// The upstream user, by its number in this worker.
+    pub identity: u32,
+    /// The database.
+    pub db: u32,
+    /// Whether a fence is under way.
+    pub fencing: Cell<bool>,
+    /// Whom the next fence is for.
+    pub next_fence: RefCell<Vec<Rc<Hold>>>,
+    /// What the handshake told.
+    pub ready: RefCell<Option<Ready>>,
+    /// Why there is no connection.
+    pub trouble: RefCell<Option<Trouble>>,
+    /// The server's id of the present connection, and of the one before if it must be killed.
+    pub connection_id: Cell<u64>,
+    /// See `connection_id`.
+    pub kill: Rc<Cell<Option<u64>>>,
+    /// Rings when `ready` or `trouble` changes.
+    pub changed: Notify,
+}
+
+/// Why a lane has no connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It cannot be reached, or was lost.
+    Unreachable(String),
+    /// Upstream's own refusal, a whole error line with CRLF.
+    Refused(Vec<u8>),
+}
+
+// === impl TrackedLane ===
+
+impl TrackedLane {
+    /// Whether its connection speaks RESP2 only.
+    pub fn speaks_resp2(&self) -> bool {
+        self.ready.borrow().as_ref().is_some_and(|ready| ready.proto == 2)
+    }
+}
+
+// === impl After ===
+
+impl After {
+    /// What is left to do when the reply comes after its patience is over: nobody gets it, but what it was about
+    /// has changed only now.
+    pub fn late(&self) -> After {
+        match self {
+            After::Swept => After::Swept,
+            After::Exec(end) => After::Exec(Rc::clone(end)),
+            After::Held(hold, keys) => After::Held(Rc::clone(hold), keys.clone()),
+            other => other.keys().cloned().map_or(After::Nothing, After::Written),
+        }
+    }
+
+    /// The keys that it is about.
+    pub fn keys(&self) -> Option<&Keys> {
+        match self {
+            After::Written(keys) | After::News(keys) | After::Held(_, keys) => Some(keys),
+            After::Exec(end) => Some(&end.keys),
+            After::Nothing | After::Info | After::Swept => None,
+        }
+    }
+}

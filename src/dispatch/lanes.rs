@@ -1,0 +1,211 @@
+//! A worker's lanes: opened when first needed, one per database and upstream user.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::lane::TrackedLane;
+use super::session::Session;
+use super::turn::drive;
+use super::worker::{Account, Settings, Worker};
+use crate::cache::Mode;
+use crate::coherence::Standing;
+use crate::command::Learned;
+use crate::net::{ConnectOptions, Stream, boottime};
+use crate::upstream::CLIENT_NAME;
+use crate::upstream::backoff::Backoff;
+use crate::upstream::dedicated::{Checkout, Dedicated, PoolError, PoolKind};
+use crate::upstream::handshake::{Hello, Purpose, handshake};
+use crate::upstream::identity::{Credentials, Identity};
+use crate::upstream::lane::{Connect, LARGE_REPLY, Lane, Limits};
+
+/// Names learned from upstream are forgotten beyond so many: a client that makes them up fills no memory.
+const LEARNED_MAX: usize = 4096;
+
+/// Lanes kept although nobody rides them, beside the main one.
+const SPARE_LANES: usize = 16;
+
+// === impl Worker ===
+
+impl Worker {
+    /// The lane of a user and database.
+    pub fn lane(&self, identity: u32, db: u32) -> Rc<TrackedLane> {
+        let found = self.lanes.borrow().iter().find(|lane| lane.identity == identity && lane.db == db).cloned();
+        found.unwrap_or_else(|| self.open_lane(identity, db))
+    }
+
+    fn open_lane(&self, identity: u32, db: u32) -> Rc<TrackedLane> {
+        let settings = &self.settings;
+        let upstream = &settings.upstream;
+        let limits = Limits {
+            commands: upstream.lane_max_commands,
+            bytes: upstream.lane_max_bytes,
+            command_timeout: upstream.command_timeout,
+            connect_timeout: upstream.connect_timeout,
+            idle_timeout: upstream.lane_idle_timeout,
+            // What may still be kept is not passed on in pieces.
+            piece: LARGE_REPLY.max(settings.cache.max_entry_bytes + 1),
+        };
+        let given = self.account_at(identity).and_then(|account| account.identity.clone());
+        let credentials = given.map_or_else(|| settings.credentials.clone(), Credentials::from);
+        let kill = Rc::new(Cell::new(None));
+        let connect = connecting(Arc::clone(settings), credentials, db, Rc::clone(&kill));
+        let number = self.next_lane.get();
+        self.next_lane.set(number + 1);
+        let backoff = Backoff::new(upstream.backoff_min, upstream.backoff_max, boottime() ^ u64::from(number) << 32);
+        let (queue, driver) = Lane::new(limits, connect, backoff);
+        let lane = Rc::new(TrackedLane {
+            queue,
+            standing: Standing::new(number),
+            identity,
+            db,
+            fencing: Cell::new(false),
+            next_fence: RefCell::default(),
+            ready: RefCell::default(),
+            trouble: RefCell::default(),
+            connection_id: Cell::new(0),
+            kill,
+            changed: Notify::new(),
+        });
+        self.lanes.borrow_mut().push(Rc::clone(&lane));
+        if let Some(worker) = self.me() {
+            let task = tokio::task::spawn_local(drive(worker, Rc::clone(&lane), driver));
+            self.drivers.borrow_mut().push((number, task.abort_handle()));
+        }
+        lane
+    }
+
+    /// A client rides another lane from here on; only when nothing is owed to it (rule 5).
+    pub fn ride(&self, session: &Session, lane: Rc<TrackedLane>) {
+        let old = session.change_lane(lane);
+        self.left(old);
+    }
+
+    /// A client has gone.
+    pub fn gone(&self, session: &Session) {
+        // Late replies still belong to the lane it rode.
+        if session.replies.borrow().is_settled() {
+            self.ride(session, self.lane(0, self.settings.db));
+        }
+    }
+
+    /// A client rides this lane no longer. Of the lanes that clients have asked for and nobody rides, a few are kept for
+    /// who comes next; beyond, the oldest go: who changes passwords, or tries many, fills no memory.
+    fn left(&self, lane: Rc<TrackedLane>) {
+        if lane.identity == 0 && lane.db == self.settings.db {
+            return;
+        }
+        drop(lane);
+        // The list's and the driver's.
+        let unused = |lane: &&Rc<TrackedLane>| {
+            let main = lane.identity == 0 && lane.db == self.settings.db;
+            !main && Rc::strong_count(lane) == 2 && lane.queue.depth() == 0
+        };
+        let mut spare: Vec<_> = self.lanes.borrow().iter().filter(unused).map(|lane| lane.standing.number()).collect();
+        spare.truncate(spare.len().saturating_sub(SPARE_LANES));
+        for number in spare {
+            self.close_lane(number);
+        }
+    }
+
+    fn close_lane(&self, number: u32) {
+        let mut lanes = self.lanes.borrow_mut();
+        let Some(index) = lanes.iter().position(|lane| lane.standing.number() == number) else { return };
+        let lane = lanes.remove(index);
+        drop(lanes);
+        self.drivers.borrow_mut().retain(|(driven, task)| {
+            if *driven == number {
+                task.abort();
+            }
+            *driven != number
+        });
+        self.forget_account(lane.identity);
+    }
+
+    /// The account of an identity that a client has given, made if it is the first.
+    pub fn account(&self, identity: &Identity) -> u32 {
+        let mut accounts = self.accounts.borrow_mut();
+        let is = |account: &Rc<Account>| account.identity.as_ref() == Some(identity);
+        if let Some(found) = accounts.iter().position(|account| account.as_ref().is_some_and(is)) {
+            return found as u32;
+        }
+        let account = Some(Rc::new(Account { identity: Some(identity.clone()), pools: OnceCell::new() }));
+        let free = accounts.iter().position(Option::is_none).unwrap_or(accounts.len());
+        match accounts.get_mut(free) {
+            Some(place) => *place = account,
+            None => accounts.push(account),
+        }
+        free as u32
+    }
+
+    /// An account, by its number.
+    pub fn account_at(&self, index: u32) -> Option<Rc<Account>> {
+        self.accounts.borrow().get(index as usize).cloned().flatten()
+    }
+
+    /// An account's dedicated connection.
+    ///
+    /// # Errors
+    /// As [`Dedicated::get`] has them.
+    pub async fn check_out(&self, account: &Account, kind: PoolKind) -> Result<Checkout, PoolError> {
+        let credentials =
+            || account.identity.clone().map_or_else(|| self.settings.credentials.clone(), Credentials::from);
+        let open = || Dedicated::new(self.settings.address.clone(), &credentials(), &self.settings.upstream);
+        account.pools.get_or_init(open).get(kind).await
+    }
+
+    /// Frees the place of an account that no lane is left of: who guesses passwords fills no memory.
+    fn forget_account(&self, index: u32) {
+        if index == 0 || self.lanes.borrow().iter().any(|lane| lane.identity == index) {
+            return;
+        }
+        if let Some(place) = self.accounts.borrow_mut().get_mut(index as usize) {
+            *place = None;
+        }
+    }
+
+    /// Lets go of a lane that upstream has refused, unless somebody rides it.
+    pub fn forget(&self, lane: &Rc<TrackedLane>) {
+        if lane.queue.is_up() || lane.queue.depth() > 0 {
+            return;
+        }
+        // Ours, the list's and the driver's.
+        if Rc::strong_count(lane) <= 3 {
+            self.close_lane(lane.standing.number());
+        }
+    }
+
+    /// Remembers what upstream says of a name that the table lacks.
+    pub fn learn(&self, name: Vec<u8>, learned: Option<Learned>) {
+        let mut known = self.learned.borrow_mut();
+        if known.len() >= LEARNED_MAX {
+            known.clear();
+        }
+        known.insert(name, learned.map(Rc::new));
+    }
+}
+
+/// How a lane gets its connections: the name is resolved and the password read anew each time.
+fn connecting(settings: Arc<Settings>, credentials: Credentials, db: u32, kill: Rc<Cell<Option<u64>>>) -> Connect {
+    Box::new(move || {
+        let (settings, credentials, kill) = (Arc::clone(&settings), credentials.clone(), kill.get());
+        Box::pin(async move {
+            let upstream = &settings.upstream;
+            let identity = credentials.identity()?;
+            let options = ConnectOptions { timeout: upstream.connect_timeout, user_timeout: upstream.command_timeout };
+            let mut stream = Stream::connect(&settings.address, options).await?;
+            let hello = Hello {
+                identity: &identity,
+                db,
+                resp3: true,
+                name: CLIENT_NAME,
+                purpose: Purpose::Lane { tracking: settings.cache.mode == Mode::Tracking },
+                kill,
+            };
+            let (ready, leftover) = handshake(&mut stream, &hello, upstream.connect_timeout).await?;
+            Ok((stream, ready, leftover))
+        })
+    })
+}

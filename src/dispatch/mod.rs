@@ -1,0 +1,227 @@
+//! What happens to one command. Read [`Worker::dispatch`] once from top to bottom: every way a command can go is
+//! an early return with a name. Nothing here waits: what must wait is told to the client's task as a [`Flow`].
+//!
+//! Around it: `worker` (what a thread owns), `session` (one client), `replies` and `output` (what it is owed),
+//! `read` and `mget` (the cache's ways), `block` (transactions on the lane), `lane` and `turn` (what arrives), `loss` (a lane comes
+//! and goes),
+//! `pieces` (large replies), `fence` (news must not overtake), `retry` (reads after a lost
+//! connection), `audit`, `publish` (gauges).
+
+pub mod audit;
+pub mod block;
+pub mod fence;
+pub mod info;
+pub mod lane;
+pub mod lanes;
+pub mod loss;
+pub mod mget;
+pub mod output;
+pub mod pieces;
+pub mod publish;
+pub mod read;
+pub mod replies;
+pub mod retry;
+pub mod session;
+pub mod turn;
+pub mod worker;
+
+use std::rc::Rc;
+
+use crate::coherence::Keys;
+use crate::command::policy::Refusal;
+use crate::command::{Row, look_up};
+use crate::error::Error;
+use crate::protocol::Args;
+use crate::telemetry::labels::{Class, Outcome};
+use crate::upstream::topology::NodeId;
+use fence::Hold;
+use lane::{After, Rewrite, Ticket, Waiter};
+pub use session::Session;
+pub use worker::Worker;
+
+/// The client side's limits that dispatch enforces.
+#[derive(Clone, Debug)]
+pub struct ClientLimits {
+    /// While more waits to be read by a client, none of its commands are taken.
+    pub output_pause_bytes: usize,
+    /// A client for which more waits is closed.
+    pub output_limit_bytes: usize,
+    /// Most commands of one client under way.
+    pub max_pipeline: usize,
+    /// Whether a client must AUTH first.
+    pub require_auth: bool,
+    /// A silent client is closed after this; zero: never.
+    pub idle_timeout: std::time::Duration,
+}
+
+/// What the client's task does next.
+#[derive(Clone, Copy, Debug)]
+pub enum Flow {
+    /// Goes on with the next command: this one is answered or under way.
+    Next,
+    /// Answers it here; the row says which command.
+    Local(&'static Row),
+    /// Takes a dedicated connection for it.
+    Dedicated(Class),
+    /// MULTI: rides the lane if its block is whole, else a dedicated connection.
+    Multi,
+    /// Asks upstream what it is.
+    Ask,
+}
+
+impl Worker {
+    /// The way of one command.
+    pub fn dispatch(&self, session: &Rc<Session>, args: &Args<'_>) -> Flow {
+        let Some(row) = look_up(args) else { return self.unknown(session, args) };
+        if !session.authenticated.get() && !matches!(row.name, "auth" | "hello" | "quit" | "reset") {
+            return self.refuse(session, Class::Local, &Error::NoAuth);
+        }
+        let class = match self.policy.judge(row, args) {
+            Ok(class) => class,
+            Err(refusal) => return self.refused(session, row.name.replace('|', " "), refusal),
+        };
+        if args.raw.len() > self.settings.upstream.large_request_bytes {
+            return Flow::Dedicated(class);
+        }
+        let NodeId(_node) = self.node(row, args);
+        match class {
+            Class::Read => match self.read(session, row, args) {
+                Flow::Next => {}
+                flow => return flow,
+            },
+            Class::Mget => self.mget(session, row, args),
+            Class::Plain if row.name == "info" && info::asks_for_section(args) => {
+                self.forward(session, row, args, Class::Plain, After::Info);
+            }
+            Class::Plain => self.forward(session, row, args, Class::Plain, After::Nothing),
+            Class::Write => self.write(session, row, args),
+            Class::Script => self.script(session, row, args),
+            Class::Sweep => {
+                self.sweep();
+                self.forward(session, row, args, Class::Sweep, After::Swept);
+            }
+            Class::Transaction if row.name == "multi" => return Flow::Multi,
+            Class::Local => return Flow::Local(row),
+            class => return Flow::Dedicated(class),
+        }
+        session.spoken();
+        Flow::Next
+    }
+
+    /// The node that a command goes to.
+    fn node(&self, row: &Row, args: &Args<'_>) -> NodeId {
+        self.settings.topology.node(row.single_key(args))
+    }
+
+    /// Answers with an error of our own, in the command's turn.
+    pub fn refuse(&self, session: &Rc<Session>, class: Class, error: &Error) -> Flow {
+        self.unpark(session);
+        self.cells.error(error.kind());
+        self.cells.command(class, Outcome::Failed);
+        session.replies.borrow_mut().answer(&error.reply(), session.mute());
+        session.spoken();
+        Flow::Next
+    }
+
+    #[cold]
+    fn refused(&self, session: &Rc<Session>, name: String, refusal: Refusal) -> Flow {
+        let Refusal { reason, key } = refusal;
+        self.refuse(session, Class::Refused, &Error::Refused { name, reason, key })
+    }
+
+    /// A command rides the lane as it is.
+    pub fn forward(&self, session: &Rc<Session>, row: &Row, args: &Args<'_>, class: Class, after: After) {
+        self.unpark(session);
+        self.cells.command(class, Outcome::Forwarded);
+        let lane = session.lane();
+        let rewrite = self.shape(session, &lane, row, args).map_or(Rewrite::No, Rewrite::Resp2);
+        let number = session.replies.borrow_mut().expect_other(session.mute());
+        let ticket = Ticket { session: Rc::clone(session), number, attempt: 0 };
+        self.send(&lane, args.raw, ticket, rewrite, after);
+    }
+
+    /// A write: its keys are bumped when it is sent, and again before its reply is released.
+    fn write(&self, session: &Rc<Session>, row: &'static Row, args: &Args<'_>) {
+        let Some(keys) = self.keys(row, args) else { return self.script(session, row, args) };
+        self.coherence.written(&keys);
+        let after = if row.brings_news(args) { After::News(keys) } else { After::Written(keys) };
+        self.forward(session, row, args, Class::Write, after);
+    }
+
+    /// The counters of a command's keys; `None` if they cannot be told.
+    pub fn keys(&self, row: &Row, args: &Args<'_>) -> Option<Keys> {
+        if let Some(key) = row.single_key(args) {
+            return Some(Keys::One(self.coherence.shared.generations.slot(key)));
+        }
+        let mut keys: Vec<&[u8]> = Vec::new();
+        let known = row.each_key(args, |key| keys.push(key));
+        known.then(|| Keys::of(&self.coherence.shared.generations, keys))
+    }
+
+    /// A command that may write keys it does not name: a PING right behind it is the fence for its reply.
+    fn script(&self, session: &Rc<Session>, row: &'static Row, args: &Args<'_>) {
+        self.unpark(session);
+        self.cells.command(Class::Script, Outcome::Forwarded);
+        self.unknown_written();
+        let lane = session.lane();
+        let rewrite = self.shape(session, &lane, row, args).map_or(Rewrite::No, Rewrite::Resp2);
+        let number = session.replies.borrow_mut().expect_other(session.mute());
+        let ticket = Ticket { session: Rc::clone(session), number, attempt: 0 };
+        let keys = self.keys(row, args).unwrap_or_default();
+        self.coherence.written(&keys);
+        let Ok(group) = lane.queue.group(2, args.raw.len() + 16) else {
+            return self.fail_ticket(&ticket, &Error::LaneFull { upstream: self.upstream_name() });
+        };
+        let hold = Hold::new();
+        let waiter = Waiter::Reply(ticket, rewrite, After::Held(Rc::clone(&hold), keys));
+        let order = lane.queue.add(group, self.now(), args.raw, waiter);
+        session.rests_on(order);
+        self.send_own_fence(&lane, group, hold);
+    }
+
+    /// A name that the table lacks: as the configuration or upstream says, else on a connection of its own.
+    fn unknown(&self, session: &Rc<Session>, args: &Args<'_>) -> Flow {
+        let name = args.get(0).unwrap_or_default().to_ascii_lowercase();
+        if !session.authenticated.get() {
+            return self.refuse(session, Class::Unknown, &Error::NoAuth);
+        }
+        if let Some(refusal) = self.policy.refusal_of_unknown(&name) {
+            return self.refused(session, String::from_utf8_lossy(&name).into_owned(), refusal);
+        }
+        // Its RESP2 shape is unknown: a RESP2 client takes a RESP2 connection.
+        let rides = session.resp3() || session.lane().speaks_resp2();
+        let small = args.raw.len() <= self.settings.upstream.large_request_bytes;
+        match self.learned.borrow().get(&name) {
+            None => return Flow::Ask,
+            Some(None) => return Flow::Dedicated(Class::Unknown),
+            Some(Some(_)) if !rides || !small => return Flow::Dedicated(Class::Unknown),
+            Some(Some(_)) => {}
+        }
+        let learned = self.learned.borrow().get(&name).cloned().flatten();
+        let Some(learned) = learned else { return Flow::Dedicated(Class::Unknown) };
+        let learned = learned.narrow(args);
+        let mut keys: Vec<&[u8]> = Vec::new();
+        let known = learned.each_key(args, |key| keys.push(key));
+        let keys = Keys::of(&self.coherence.shared.generations, keys);
+        let class = if self.policy.is_plain(&name) && known { Class::Write } else { learned.class() };
+        match class {
+            Class::Plain => self.forward_raw(session, args, After::Nothing),
+            Class::Write if known => {
+                self.coherence.written(&keys);
+                self.forward_raw(session, args, After::News(keys));
+            }
+            _ => return Flow::Dedicated(Class::Unknown),
+        }
+        session.spoken();
+        Flow::Next
+    }
+
+    fn forward_raw(&self, session: &Rc<Session>, args: &Args<'_>, after: After) {
+        self.unpark(session);
+        self.cells.command(Class::Unknown, Outcome::Forwarded);
+        let lane = session.lane();
+        let number = session.replies.borrow_mut().expect_other(session.mute());
+        let ticket = Ticket { session: Rc::clone(session), number, attempt: 0 };
+        self.send(&lane, args.raw, ticket, Rewrite::No, after);
+    }
+}

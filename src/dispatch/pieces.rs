@@ -1,0 +1,170 @@
+//! Large replies, passed on as they come in to the client whose turn it is.
+//!
+//! A client that does not read is never waited for here: past its output limit it is closed and the rest of
+//! its replies is swallowed. Such replies are never filled.
+
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::fence::Hold;
+use super::lane::{After, Rewrite, TrackedLane, Waiter};
+use super::worker::Worker;
+use crate::error::Error;
+use crate::protocol::downgrade::Downgrade;
+use crate::telemetry::labels::FillRefused;
+use crate::upstream::lane::Owed;
+
+/// A large reply under way on a lane.
+pub struct Pieces {
+    /// Rewrites it for a RESP2 client.
+    downgrade: Option<Downgrade>,
+    /// What the rewriting has yet to take.
+    rest: BytesMut,
+    /// Kept until it is whole, because it is to be held for fences; `None` once there was no room.
+    held: Option<BytesMut>,
+    /// Whether it is to be; `None` before its first piece.
+    holds: Option<bool>,
+}
+
+// === impl Worker ===
+
+impl Worker {
+    /// A piece of a large reply, its place in the lane's order still owed.
+    pub(super) fn piece(
+        &self,
+        lane: &Rc<TrackedLane>,
+        owed: &Owed<Waiter>,
+        bytes: Bytes,
+        pieces: &mut Option<Pieces>,
+        last: bool,
+    ) {
+        lane.standing.lease.renew(owed.sent);
+        let first = pieces.is_none();
+        let under_way = pieces.get_or_insert_with(|| Pieces::of(&owed.waiter));
+        let bytes = under_way.rewritten(bytes);
+        match &owed.waiter {
+            Waiter::Reply(ticket, _, after) if under_way.is_held(after, || self.others_need_fence(Some(lane))) => {
+                let room = self.settings.held_max_bytes.saturating_sub(self.held.get());
+                under_way.gather(&bytes, room);
+                if last {
+                    self.whole_at_last(lane, ticket, after, under_way.held.take());
+                }
+            }
+            Waiter::Reply(ticket, _, after) => {
+                if last {
+                    self.effect(after);
+                }
+                self.deliver(ticket, &bytes, last);
+            }
+            Waiter::Fetch(flight) => {
+                if first {
+                    // Nobody may join it any more: its beginning has left.
+                    self.flights.land(flight);
+                    self.not_filled(flight, FillRefused::Large);
+                }
+                for ticket in flight.waiters.borrow().iter() {
+                    self.deliver(ticket, &bytes, last);
+                }
+            }
+            Waiter::Snapshot(snapshot, ticket) if snapshot.is_part() => {
+                under_way.gather(&bytes, self.settings.held_max_bytes.saturating_sub(self.held.get()));
+                if last {
+                    match under_way.held.take() {
+                        Some(reply) => self.snapshot_taken(lane, snapshot, ticket, &reply),
+                        None => {
+                            lane.standing.land();
+                            self.fail_ticket(ticket, &Error::HeldFull);
+                        }
+                    }
+                }
+            }
+            Waiter::Snapshot(_, ticket) => self.deliver(ticket, &bytes, last),
+            Waiter::Tombstone(after) if last => self.effect(after),
+            _ => {}
+        }
+    }
+
+    /// The end of a large reply: what only its end may do.
+    pub(super) fn piece_done(&self, lane: &Rc<TrackedLane>, owed: Owed<Waiter>) {
+        match owed.waiter {
+            Waiter::Fetch(_) => lane.standing.land(),
+            Waiter::Snapshot(snapshot, _) if !snapshot.is_part() => lane.standing.land(),
+            _ => {}
+        }
+    }
+
+    fn whole_at_last(
+        &self,
+        lane: &Rc<TrackedLane>,
+        ticket: &super::lane::Ticket,
+        after: &After,
+        reply: Option<BytesMut>,
+    ) {
+        self.effect(after);
+        let (hold, own_fence) = match after {
+            After::Held(hold, _) => (Rc::clone(hold), true),
+            After::Exec(end) => (Rc::clone(&end.hold), end.own_fence),
+            _ => (Hold::new(), false),
+        };
+        let held = reply.is_some_and(|reply| self.hold(&hold, ticket.clone(), reply.freeze()));
+        if !held {
+            return self.fail_ticket(ticket, &Error::HeldFull);
+        }
+        self.fence_lanes(&hold, Some(lane));
+        if !own_fence {
+            self.release(&hold);
+        }
+    }
+}
+
+// === impl Pieces ===
+
+impl Pieces {
+    fn of(waiter: &Waiter) -> Pieces {
+        let rewrite = match waiter {
+            Waiter::Reply(_, rewrite, _) => rewrite.clone(),
+            Waiter::Fetch(flight) => flight.shape.map_or(Rewrite::No, Rewrite::Resp2),
+            Waiter::Snapshot(snapshot, _) => snapshot.rewrite(),
+            _ => Rewrite::No,
+        };
+        let downgrade = match rewrite {
+            Rewrite::No => None,
+            Rewrite::Resp2(shape) => Some(Downgrade::new(shape)),
+            Rewrite::Exec(shapes) => Some(Downgrade::exec(shapes.into_vec())),
+        };
+        Pieces { downgrade, rest: BytesMut::new(), held: Some(BytesMut::new()), holds: None }
+    }
+
+    /// Whether it is kept until it is whole, because fences sent after its first byte must return first. Decided
+    /// at that first byte: what other lanes read later is no older than what it tells.
+    fn is_held(&mut self, after: &After, others: impl FnOnce() -> bool) -> bool {
+        *self.holds.get_or_insert_with(|| match after {
+            After::Held(..) => true,
+            After::Exec(end) => end.own_fence || others(),
+            After::News(_) => others(),
+            After::Nothing | After::Info | After::Written(_) | After::Swept => false,
+        })
+    }
+
+    fn gather(&mut self, bytes: &[u8], room: usize) {
+        match &mut self.held {
+            Some(held) if held.len() + bytes.len() <= room => held.extend_from_slice(bytes),
+            held => *held = None,
+        }
+    }
+
+    fn rewritten(&mut self, bytes: Bytes) -> Bytes {
+        let Some(downgrade) = &mut self.downgrade else { return bytes };
+        let mut out = BytesMut::with_capacity(bytes.len());
+        if self.rest.is_empty() {
+            let taken = downgrade.rewrite(&bytes, &mut out);
+            self.rest.extend_from_slice(bytes.get(taken..).unwrap_or_default());
+        } else {
+            self.rest.extend_from_slice(&bytes);
+            let taken = downgrade.rewrite(&self.rest, &mut out);
+            let _ = self.rest.split_to(taken);
+        }
+        out.freeze()
+    }
+}
