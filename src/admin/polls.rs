@@ -1,0 +1,172 @@
+//! What no push tells, asked in the background: SWAPDB, and whether the server holds hash fields with TTLs.
+//!
+//! SWAPDB sends no invalidation on any server; its count in INFO commandstats is the only sign of it (verified on Redis
+//! 7.0.15 and Valkey 9.1.2). A hash field's expiry may come seconds late or not at all; while INFO keyspace shows such
+//! fields, replies about hashes live no longer than the bound on staleness. *Invariant:* upstream is polled only while
+//! the cache is in use. Not here: what the cache makes of it (`coherence`).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bb8_redis::redis;
+
+use super::scrape::Target;
+use crate::coherence::Shared;
+
+/// Longest time between two polls: a SWAPDB is noticed within a second.
+const PERIOD_MAX: Duration = Duration::from_millis(500);
+
+/// Shortest, whatever the bound on staleness.
+const PERIOD_MIN: Duration = Duration::from_millis(25);
+
+/// Polls without any activity before the polling stops.
+const QUIET_MAX: u32 = 8;
+
+/// What the last poll has seen.
+#[derive(Default)]
+struct Seen {
+    /// SWAPDBs executed, as commandstats counts them.
+    swaps: Option<u64>,
+    /// Whether hash fields with TTLs are held.
+    hash_ttls: bool,
+    /// Whether the operator has been told that INFO is denied.
+    warned: bool,
+}
+
+/// Polls upstream for as long as the task lives.
+pub async fn watch(target: impl Fn() -> Option<Target>, shared: Arc<Shared>, max_staleness: Duration) {
+    let period = (max_staleness / 2).clamp(PERIOD_MIN, PERIOD_MAX);
+    let mut seen = Seen::default();
+    // The first poll comes before the first client: what it sees is what later ones are compared with.
+    shared.active.notify_one();
+    loop {
+        shared.active.notified().await;
+        let mut quiet = 0;
+        while quiet < QUIET_MAX {
+            quiet = if shared.activity.swap(0, Ordering::Relaxed) > 0 { 0 } else { quiet + 1 };
+            if let Err(error) = poll_until_failure(target(), &shared, &mut seen, period, &mut quiet).await {
+                seen.nothing(&shared, &error);
+                shared.looks.fetch_add(1, Ordering::SeqCst);
+                // As good as it gets: a user without the right to INFO is no reason to serve no hits.
+                shared.unwatched.store(false, Ordering::SeqCst);
+                tokio::time::sleep(period).await;
+            }
+        }
+        shared.unwatched.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Polls on one connection until it fails or the cache falls quiet.
+async fn poll_until_failure(
+    target: Option<Target>,
+    shared: &Shared,
+    seen: &mut Seen,
+    period: Duration,
+    quiet: &mut u32,
+) -> Result<(), super::scrape::NoInfo> {
+    let pool = target.ok_or(super::scrape::NoInfo::NoTarget)?.pool().await?;
+    let mut connection = pool.get().await.map_err(super::scrape::NoInfo::from)?;
+    while *quiet < QUIET_MAX {
+        let mut both = redis::pipe();
+        both.cmd("INFO").arg("commandstats").cmd("INFO").arg("keyspace");
+        let ask = both.query_async::<(String, String)>(&mut *connection);
+        let Ok(answer) = tokio::time::timeout(PERIOD_MAX * 4, ask).await else {
+            return Err(super::scrape::NoInfo::NoConnection);
+        };
+        let (stats, keyspace) = answer?;
+        seen.apply(shared, &stats, &keyspace);
+        shared.looks.fetch_add(1, Ordering::SeqCst);
+        shared.unwatched.store(false, Ordering::SeqCst);
+        tokio::time::sleep(period).await;
+        *quiet = if shared.activity.swap(0, Ordering::Relaxed) > 0 { 0 } else { *quiet + 1 };
+    }
+    Ok(())
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// A poll has failed: as long as nothing is known, hash fields with TTLs may be held.
+    fn nothing(&mut self, shared: &Shared, error: &super::scrape::NoInfo) {
+        if matches!(error, super::scrape::NoInfo::Redis(error) if error.code() == Some("NOPERM")) && !self.warned {
+            self.warned = true;
+            tracing::warn!(
+                %error,
+                "upstream denies INFO: a SWAPDB stays unnoticed until entries age, and replies about hashes are kept short"
+            );
+        } else {
+            tracing::debug!(%error, "background poll failed");
+        }
+        if !self.hash_ttls {
+            self.hash_ttls = true;
+            shared.hash_ttls.store(true, Ordering::SeqCst);
+            shared.node.bump();
+        }
+    }
+
+    fn apply(&mut self, shared: &Shared, stats: &str, keyspace: &str) {
+        let swaps = swaps(stats);
+        if self.swaps != Some(swaps) {
+            if self.swaps.is_some() {
+                tracing::info!("SWAPDB seen upstream: cached entries dropped");
+            }
+            // At the first look too: what was filled before it may be from before a SWAPDB that it counts already.
+            shared.node.bump();
+        }
+        self.swaps = Some(swaps);
+        let hash_ttls = holds_hash_ttls(keyspace);
+        if self.hash_ttls != hash_ttls {
+            self.hash_ttls = hash_ttls;
+            shared.hash_ttls.store(hash_ttls, Ordering::SeqCst);
+            shared.node.bump();
+        }
+    }
+}
+
+/// How many SWAPDBs commandstats counts, failed ones aside.
+fn swaps(stats: &str) -> u64 {
+    let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_swapdb:"));
+    let calls = line.and_then(|line| line.split(',').find_map(|part| part.strip_prefix("calls=")));
+    calls.and_then(|calls| calls.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Whether any database holds hash fields with TTLs (`keys_with_volatile_items` on Valkey 9, `subexpiry` on Redis 7.4).
+fn holds_hash_ttls(keyspace: &str) -> bool {
+    let parts = keyspace.lines().flat_map(|line| line.trim_end().split(','));
+    let counts = parts
+        .filter_map(|part| part.strip_prefix("keys_with_volatile_items=").or_else(|| part.strip_prefix("subexpiry=")));
+    counts.filter_map(|count| count.parse::<u64>().ok()).any(|count| count > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_swapdb_drops_the_nodes_entries_and_so_does_the_first_look() {
+        let (shared, mut seen) = (Shared::default(), Seen::default());
+        let epoch = shared.node.current();
+        seen.apply(&shared, "cmdstat_swapdb:calls=3,usec=1\r\n", "");
+        assert_ne!(shared.node.current(), epoch);
+        let epoch = shared.node.current();
+        seen.apply(&shared, "cmdstat_swapdb:calls=3,usec=9\r\n", "");
+        assert_eq!(shared.node.current(), epoch);
+        seen.apply(&shared, "cmdstat_get:calls=9,usec=1\r\ncmdstat_swapdb:calls=4,usec=1\r\n", "");
+        assert_ne!(shared.node.current(), epoch);
+    }
+
+    #[test]
+    fn hash_fields_with_ttls_are_seen_on_both_servers() {
+        let (shared, mut seen) = (Shared::default(), Seen::default());
+        seen.apply(&shared, "", "db0:keys=1,expires=0,avg_ttl=0,keys_with_volatile_items=0\r\n");
+        assert!(!shared.hash_ttls.load(Ordering::SeqCst));
+        seen.apply(
+            &shared,
+            "",
+            "db0:keys=1,expires=0\r\ndb3:keys=1,expires=0,avg_ttl=0,keys_with_volatile_items=1\r\n",
+        );
+        assert!(shared.hash_ttls.load(Ordering::SeqCst));
+        assert!(holds_hash_ttls("db0:keys=1,expires=0,avg_ttl=0,subexpiry=2\r\n"));
+    }
+}

@@ -1,0 +1,114 @@
+//! Where dedicated connections come from: the pool for a command, its refusals in the client's words, and the question
+//! to upstream what a name is that the table lacks.
+//!
+//! *Invariant:* a connection is handed out aligned with the client's RESP version and database, or not at all. Not here:
+//! what is said on it (`dedicated`), and whether it goes back (`upstream::dedicated`).
+
+use bytes::BytesMut;
+
+use super::connection::Connection;
+use super::dedicated::Checked;
+use crate::command::Row;
+use crate::error::Error;
+use crate::net::boottime;
+use crate::protocol::{Args, encode};
+use crate::telemetry::labels::{Class, Pool};
+use crate::telemetry::metrics::{Counter, Histogram};
+use crate::upstream::connection::ConnectionError;
+use crate::upstream::dedicated::{PoolError, PoolKind};
+
+// === impl Connection ===
+
+impl Connection {
+    /// A connection of this kind, aligned; else the reply to give.
+    pub(super) async fn check_out(&mut self, kind: PoolKind) -> Result<Checked, Vec<u8>> {
+        let lane = self.session.lane();
+        let account = self.worker.account_at(lane.identity).ok_or_else(|| Error::NoAuth.reply())?;
+        let begun = boottime();
+        let checked_out = self.worker.check_out(&account, kind).await;
+        self.worker.cells.observe(Histogram::PoolWait, boottime().saturating_sub(begun), 1);
+        let mut connection = checked_out.map_err(|error| self.pool_error(kind, &error))?;
+        let proto = if self.session.resp3() { 3 } else { 2 };
+        let limit = self.worker.settings.upstream.command_timeout;
+        match tokio::time::timeout(limit, connection.align(proto, lane.db)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(ConnectionError::Refused(mut line))) => {
+                line.extend_from_slice(b"\r\n");
+                return Err(line);
+            }
+            Ok(Err(error)) => return Err(self.lost(&error.to_string())),
+            Err(_) => return Err(self.failed(&Error::Timeout { upstream: self.worker.upstream_name() })),
+        }
+        Ok(Checked::new(connection))
+    }
+
+    fn pool_error(&self, kind: PoolKind, error: &PoolError) -> Vec<u8> {
+        let upstream = self.worker.upstream_name();
+        let (pool, label) = match kind {
+            PoolKind::Transactions => ("pool", Pool::Transaction),
+            PoolKind::Waiting => ("waiting_pool", Pool::Waiting),
+            PoolKind::Control => ("pool", Pool::Control),
+        };
+        match error {
+            PoolError::Exhausted { .. } => {
+                self.worker.cells.add(Counter::pool_timeouts(label), 1);
+                self.failed(&Error::PoolExhausted { upstream, pool })
+            }
+            PoolError::Unreachable { cause, .. } => {
+                self.failed(&Error::Unreachable { upstream, cause: cause.to_string() })
+            }
+            // The handshake's HELLO was refused, but what the client sent is no HELLO.
+            PoolError::Refused(line) if line.starts_with(b"-NOAUTH") => self.failed(&Error::NoAuth),
+            PoolError::Refused(line) => {
+                let mut line = line.clone();
+                line.extend_from_slice(b"\r\n");
+                line
+            }
+        }
+    }
+
+    fn lost(&self, cause: &str) -> Vec<u8> {
+        self.failed(&Error::Lost { upstream: self.worker.upstream_name(), cause: cause.into() })
+    }
+
+    /// The reply of an error of our own, which is counted.
+    pub(super) fn failed(&self, error: &Error) -> Vec<u8> {
+        self.worker.cells.error(error.kind());
+        error.reply()
+    }
+
+    /// A reply in the client's turn, unless it asked for silence.
+    pub(super) fn answer(&self, reply: &[u8]) {
+        self.session.replies.borrow_mut().answer(reply, self.session.mute());
+    }
+
+    /// Asks upstream once what a name is that the table lacks. Only an answer is learned: who could not be asked, or
+    /// does not say, is asked again the next time.
+    pub(super) async fn ask(&mut self, args: &Args<'_>) {
+        let name = args.get(0).unwrap_or_default().to_ascii_lowercase();
+        let Ok(mut checked) = self.check_out(PoolKind::Transactions).await else { return };
+        let mut request = BytesMut::new();
+        encode::request(&mut request, &[&b"COMMAND"[..], b"INFO", &name]);
+        checked.connection.send(&request, 1);
+        let answer = async {
+            checked.connection.flush().await.ok()?;
+            checked.connection.read_reply().await.ok()
+        };
+        let limit = self.worker.settings.upstream.command_timeout;
+        let piece = tokio::time::timeout(limit, answer).await.ok().flatten();
+        if let Some(found) = piece.and_then(|piece| crate::command::Learned::parse(&piece.bytes)) {
+            self.worker.learn(name, found.into_iter().next().flatten());
+        }
+    }
+}
+
+/// The pool that serves a command.
+pub(super) fn pool_for(class: Class, row: Option<&Row>) -> PoolKind {
+    let waits = row.is_some_and(|row| matches!(row.name, "wait" | "waitaof" | "monitor" | "client|tracking"));
+    match class {
+        Class::Blocking | Class::Subscribe => PoolKind::Waiting,
+        Class::Control => PoolKind::Control,
+        _ if waits => PoolKind::Waiting,
+        _ => PoolKind::Transactions,
+    }
+}

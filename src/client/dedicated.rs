@@ -1,0 +1,485 @@
+//! What needs a connection of its own: transactions spoken line by line, WATCH, blocking commands, subscriptions,
+//! MONITOR, WAIT, large values, and names that the table lacks.
+//!
+//! While the connection's state is the client's (in MULTI, watching, subscribed, tracking) all its commands go there
+//! and nothing is answered from the cache. What it delivers may be newer than what the lanes have read, so it is held
+//! until fences have returned; statuses of commands whose keys are known are not. *Invariant:* the connection goes back
+//! to its pool only when its state is provably clean; else it is closed, which also unblocks what the client left behind.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+use bytes::BytesMut;
+use tokio::time::Instant;
+
+use super::checkout::pool_for;
+use super::connection::{Connection, Over, Until};
+use super::effects::{Expect, Standing};
+use crate::command::{Row, look_up};
+use crate::error::Error;
+use crate::limits::AUTHENTICATED;
+use crate::protocol::{Args, RequestParser, encode};
+use crate::telemetry::labels::{Class, Outcome};
+use crate::telemetry::metrics::Counter;
+use crate::upstream::connection::{ConnectionError, Piece};
+use crate::upstream::dedicated::Checkout;
+
+/// Most commands on their way on one dedicated connection.
+const UNDER_WAY_MAX: usize = 128;
+
+/// While more than this waits to be written upstream, no further commands are taken.
+const UNWRITTEN_MAX: usize = 64 * 1024;
+
+/// Where the empty PUBLISH before WAIT goes: it sets the connection's replication offset to the present, which a
+/// fresh connection lacks (Redis 7.0 notes the offset after any command, Valkey 9 after a propagated one).
+const WAIT_CHANNEL: &str = "__sidecache:wait";
+
+/// Queued in the place of a refused command inside MULTI: upstream lacks it, and so will not execute the rest.
+const SPOIL: &[u8] = b"*1\r\n$17\r\nsidecache.refused\r\n";
+
+/// One checked-out connection and what is known of it.
+pub(super) struct Checked {
+    pub(super) connection: Checkout,
+    standing: Standing,
+    expected: VecDeque<Expect>,
+    /// Whether it serves one command and goes back.
+    once: bool,
+    /// A command waits for all replies: no more are taken before it.
+    held: bool,
+    /// When what is awaited now began: a command was sent, a reply came, or bytes were taken by the socket.
+    since: Instant,
+    /// When the client was last heard.
+    heard: Instant,
+    /// Bytes not yet written when that was last looked at.
+    unwritten: usize,
+}
+
+/// What woke the loop.
+enum Woken {
+    Piece(Result<Piece, ConnectionError>),
+    Client,
+    Written,
+    Over,
+    Late,
+    Idle,
+}
+
+// === impl Checked ===
+
+impl Checked {
+    /// For one command, or more if the first has it so.
+    pub(super) fn new(connection: Checkout) -> Checked {
+        let (standing, expected, now) = (Standing::default(), VecDeque::new(), Instant::now());
+        Checked { connection, standing, expected, once: true, held: false, since: now, heard: now, unwritten: 0 }
+    }
+
+    /// Whether the client's next command would be taken.
+    fn takes_more(&self) -> bool {
+        let room = self.expected.len() < UNDER_WAY_MAX && self.connection.unwritten() < UNWRITTEN_MAX;
+        room && !self.once && !self.held && !self.standing.may_end()
+    }
+
+    /// Whether a reply is owed that comes soon.
+    fn answers_come(&self) -> bool {
+        self.expected.front().is_some_and(|expect| !expect.has_no_limit())
+    }
+
+    /// Whether upstream's socket has taken bytes since this was last asked, or they were sent.
+    fn has_moved(&mut self) -> bool {
+        let left = self.connection.unwritten();
+        left < std::mem::replace(&mut self.unwritten, left)
+    }
+
+    /// Writes what is to be written, then waits for a reply or a piece of one.
+    async fn upstream(&mut self) -> Woken {
+        let full = self.connection.unwritten() >= UNWRITTEN_MAX;
+        if let Err(error) = self.connection.flush().await {
+            return Woken::Piece(Err(error.into()));
+        }
+        if full {
+            // There is room for more commands.
+            self.since = Instant::now();
+            return Woken::Written;
+        }
+        Woken::Piece(self.connection.read_some().await)
+    }
+}
+
+// === impl Connection: a conversation's begin and end ===
+
+impl Connection {
+    /// Takes a dedicated connection for a command and stays on it for as long as it must.
+    pub(super) async fn dedicated(&mut self, class: Class, args: &Args<'_>) -> Result<(), Over> {
+        let row = look_up(args);
+        let kind = pool_for(class, row);
+        let mut checked = match self.check_out(kind).await {
+            Ok(checked) => checked,
+            Err(reply) => {
+                self.worker.cells.command(class, Outcome::Failed);
+                self.answer(&reply);
+                self.session.spoken();
+                return Ok(());
+            }
+        };
+        self.session.card.upstream_id.store(checked.connection.ready.connection_id, Ordering::Relaxed);
+        let result = self.converse(&mut checked, class, args).await;
+        self.owed_elsewhere = false;
+        self.session.card.upstream_id.store(0, Ordering::Relaxed);
+        if result.is_err() || !checked.standing.is_plain() {
+            checked.connection.taint();
+        }
+        result
+    }
+}
+
+// === impl Connection: conversing ===
+
+impl Connection {
+    /// Sends the first command, then goes on until the connection's state is plain again and nothing is owed.
+    async fn converse(&mut self, checked: &mut Checked, class: Class, first: &Args<'_>) -> Result<(), Over> {
+        self.send_dedicated(checked, class, first);
+        loop {
+            self.feed(checked).await?;
+            if checked.expected.is_empty() && checked.standing.is_plain() {
+                return Ok(());
+            }
+            self.go_on(checked).await?;
+        }
+    }
+
+    /// Does what comes next: upstream's reply, more bytes of the client, its end, or the end of patience.
+    async fn go_on(&mut self, checked: &mut Checked) -> Result<(), Over> {
+        match self.next_of(checked).await {
+            Woken::Over => Err(Over),
+            Woken::Idle => {
+                self.worker.cells.add(Counter::ClientsClosedIdle, 1);
+                Err(Over)
+            }
+            Woken::Late if checked.has_moved() => {
+                checked.since = Instant::now();
+                Ok(())
+            }
+            Woken::Late => {
+                let error = Error::Timeout { upstream: self.worker.upstream_name() };
+                self.abandon(checked, &error).await
+            }
+            Woken::Piece(Ok(piece)) => self.take_pieces(checked, piece).await,
+            Woken::Piece(Err(error)) => self.broken(checked, &error.to_string()).await,
+            Woken::Written => Ok(()),
+            Woken::Client => {
+                checked.heard = Instant::now();
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for upstream, for the client, or for the end of patience.
+    async fn next_of(&mut self, checked: &mut Checked) -> Woken {
+        let patience = self.patience(checked);
+        let owed = checked.answers_come();
+        self.owed_elsewhere = owed;
+        // Who has closed its side is still answered, but not waited for.
+        if self.said_all && !owed {
+            return Woken::Over;
+        }
+        // What is half read is never waited with; what cannot be taken yet is read up to a bound.
+        let reads = checked.takes_more() || self.unread().len() < AUTHENTICATED.inline;
+        let had_said_all = self.said_all;
+        let until = if reads && !had_said_all { Until::Read } else { Until::Over };
+        let wait = async {
+            tokio::select! {
+                biased;
+                woken = checked.upstream() => woken,
+                over = std::future::poll_fn(|cx| self.poll_until(cx, until)) => {
+                    if over.is_ok() { Woken::Client } else { Woken::Over }
+                }
+            }
+        };
+        let woken = match patience {
+            None => wait.await,
+            Some((until, end)) => tokio::time::timeout_at(until, wait).await.unwrap_or(end),
+        };
+        match woken {
+            Woken::Over if self.said_all && !had_said_all && owed => Woken::Client,
+            woken => woken,
+        }
+    }
+
+    /// Until when to wait, and what has happened then: a reply that does not wait for others is due, or a client that
+    /// is owed nothing, and has not asked to be told, has been silent for too long.
+    fn patience(&self, checked: &Checked) -> Option<(Instant, Woken)> {
+        if checked.answers_come() {
+            return Some((checked.since + self.worker.settings.upstream.command_timeout, Woken::Late));
+        }
+        let idle = self.worker.settings.client.idle_timeout;
+        let exempt = idle.is_zero() || !checked.expected.is_empty() || checked.standing.may_idle();
+        (!exempt).then(|| (checked.since.max(checked.heard) + idle, Woken::Idle))
+    }
+
+    /// Passes the client's further commands on while the connection's state is the client's.
+    async fn feed(&mut self, checked: &mut Checked) -> Result<(), Over> {
+        while checked.takes_more() {
+            let request = match self.next_request() {
+                Ok(Some(request)) => request,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    self.wait_for_replies(checked).await?;
+                    self.answer(&self.failed(&error));
+                    return self.farewell().await;
+                }
+            };
+            let mut parser = RequestParser::default();
+            if !matches!(parser.parse(&request, &AUTHENTICATED), Ok(crate::protocol::Parsed::Request { .. })) {
+                return Err(Over);
+            }
+            let args = Args { raw: &request, ranges: parser.ranges() };
+            self.feed_one(checked, &args).await?;
+        }
+        Ok(())
+    }
+
+    async fn feed_one(&mut self, checked: &mut Checked, args: &Args<'_>) -> Result<(), Over> {
+        self.worker.begin_batch();
+        self.session.card.last.store(self.worker.now(), Ordering::Relaxed);
+        let row = look_up(args);
+        if let Some(row) = row {
+            if let Some(refusal) = self.worker.policy.refusal(row, args) {
+                let name = row.name.replace('|', " ");
+                let error = Error::Refused { name, reason: refusal.reason, key: refusal.key };
+                return self.deny(checked, error).await;
+            }
+            if row.arity_ok(args.len()) && checked.standing.cannot_follow(row) {
+                let error = Error::CannotFollow(row.name.replace('|', " "));
+                return self.deny(checked, error).await;
+            }
+            if row.arity_ok(args.len()) && checked.standing.answers_here(row, self.session.resp3()) {
+                self.wait_for_replies(checked).await?;
+                if row.name == "reset" {
+                    // What the client leaves behind there is not undone: that connection serves nobody any more.
+                    checked.connection.taint();
+                    checked.standing = Standing::default();
+                    checked.once = true;
+                }
+                if !self.local(row, args) {
+                    self.local_slow(row, args).await?;
+                }
+                self.session.spoken();
+                self.worker.flush_one(&self.session);
+                return if self.session.closing.get() { self.farewell().await } else { Ok(()) };
+            }
+        }
+        let class = row.map_or(Class::Unknown, |row| row.class(args));
+        self.send_dedicated(checked, class, args);
+        Ok(())
+    }
+
+    /// Answers with an error of our own; in MULTI upstream must learn of the failure, or it would execute the rest.
+    async fn deny(&mut self, checked: &mut Checked, error: Error) -> Result<(), Over> {
+        if checked.standing.in_multi() {
+            checked.expected.push_back(Expect::spoiled(error, self.session.mute()));
+            checked.connection.send(SPOIL, 1);
+        } else {
+            self.wait_for_replies(checked).await?;
+            self.answer(&self.failed(&error));
+        }
+        self.session.spoken();
+        Ok(())
+    }
+
+    async fn wait_for_replies(&mut self, checked: &mut Checked) -> Result<(), Over> {
+        checked.held = true;
+        while !checked.expected.is_empty() {
+            self.go_on(checked).await?;
+        }
+        checked.held = false;
+        Ok(())
+    }
+
+    fn send_dedicated(&mut self, checked: &mut Checked, class: Class, args: &Args<'_>) {
+        self.worker.cells.command(class, Outcome::Forwarded);
+        let row = look_up(args);
+        let expect = self.expect(row, class, args, &checked.standing);
+        // In MULTI it does not wait, and what stands before it would be queued too.
+        let waits = row.is_some_and(|row| matches!(row.name, "wait" | "waitaof")) && !checked.standing.in_multi();
+        if waits {
+            let mut publish = BytesMut::new();
+            encode::request(&mut publish, &["PUBLISH", WAIT_CHANNEL, ""]);
+            checked.connection.send(&publish, 1);
+            checked.expected.push_back(Expect::swallowed());
+        }
+        checked.once = expect.is_once() && checked.standing.is_plain();
+        if !checked.once && matches!(class, Class::Read | Class::Mget) {
+            self.worker.cells.bypass(checked.standing.bypass());
+        }
+        if checked.expected.is_empty() {
+            checked.since = Instant::now();
+        }
+        if expect.taints() {
+            checked.connection.taint();
+        }
+        let mut expect = expect;
+        expect.mute = self.session.mute();
+        self.session.spoken();
+        checked.standing.sent(&mut expect);
+        let replies = expect.replies(self.session.resp3());
+        let translated = self.translated(row, args);
+        self.worker.cells.add(Counter::UpstreamBytesOut, args.raw.len() as u64);
+        checked.connection.send(translated.as_deref().unwrap_or(args.raw), replies);
+        checked.unwritten = checked.connection.unwritten();
+        if replies > 0 || expect.is_subscription() {
+            checked.expected.push_back(expect);
+        }
+    }
+
+    /// What a command means, noted when it is sent; its writes are bumped now and again at its reply.
+    fn expect(&self, row: Option<&'static Row>, class: Class, args: &Args<'_>, standing: &Standing) -> Expect {
+        let keys = match row {
+            Some(row) if row.name == "exec" => standing.queued(),
+            // It may write keys that it does not name.
+            Some(_) if class == Class::Script => None,
+            Some(row) if row.is_write() => self.worker.keys(row, args),
+            Some(_) => Some(Default::default()),
+            None => None,
+        };
+        if let Some(keys) = &keys {
+            self.worker.coherence.written(keys);
+        } else {
+            self.worker.unknown_written();
+        }
+        let executes_sweep = row.is_some_and(|row| row.name == "exec") && standing.has_queued_sweep();
+        if class == Class::Sweep || executes_sweep {
+            self.worker.sweep();
+        }
+        Expect::new(row, class, args, keys, standing.in_multi())
+    }
+
+    /// A client's id in CLIENT UNBLOCK stands for the connection that waits for it.
+    fn translated(&self, row: Option<&Row>, args: &Args<'_>) -> Option<BytesMut> {
+        if row?.name != "client|unblock" {
+            return None;
+        }
+        let id: u64 = std::str::from_utf8(args.get(2)?).ok()?.parse().ok()?;
+        let upstream_id = self.registry.get(id).map_or(0, |card| card.upstream_id.load(Ordering::Relaxed));
+        let id = upstream_id.to_string();
+        let mut words: Vec<&[u8]> = (0..args.len()).filter_map(|i| args.get(i)).collect();
+        *words.get_mut(2)? = id.as_bytes();
+        let mut request = BytesMut::new();
+        encode::request(&mut request, &words);
+        Some(request)
+    }
+
+    /// Delivers what has come, behind one fence for all that is here.
+    async fn take_pieces(&mut self, checked: &mut Checked, first: Piece) -> Result<(), Over> {
+        let mut next = Some(first);
+        let mut pieces = Vec::new();
+        while let Some(piece) = next {
+            self.worker.cells.add(Counter::UpstreamBytesIn, piece.bytes.len() as u64);
+            pieces.push(piece);
+            next = checked.connection.buffered_reply().ok().flatten();
+        }
+        // The fence that the first piece of a long reply waited for covers its others.
+        let tells = pieces.iter().any(|piece| piece.first && !matches!(piece.kind, b'+' | b'-' | b'!'));
+        let held = tells || checked.expected.iter().take(pieces.len()).any(Expect::has_unknown_keys);
+        if held && self.worker.others_need_fence(None) {
+            self.worker.fenced().await;
+        }
+        let mut answers = false;
+        for piece in pieces {
+            answers |= self.take_piece(checked, piece);
+        }
+        self.worker.flush_one(&self.session);
+        if !self.has_room_to_read() {
+            self.wait(Until::Drained).await?;
+        }
+        if answers {
+            checked.since = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Delivers one piece; false: it answers no command.
+    fn take_piece(&mut self, checked: &mut Checked, piece: Piece) -> bool {
+        if checked.standing.is_news(&piece, self.session.resp3(), &checked.expected) {
+            checked.standing.heard(&piece, &mut checked.expected);
+            // As in Redis, CLIENT REPLY silences no messages.
+            self.pass_on(&piece);
+            return false;
+        }
+        if let Some(expect) = checked.expected.front_mut().filter(|_| !piece.last) {
+            expect.begun = true;
+            if !expect.is_swallowed() && !expect.mute {
+                self.pass_on(&piece);
+            }
+            return true;
+        }
+        match checked.expected.pop_front() {
+            Some(expect) => self.take_reply(checked, &expect, &piece),
+            None => self.pass_on(&piece),
+        }
+        true
+    }
+
+    /// Delivers a reply, or the last piece of one.
+    fn take_reply(&mut self, checked: &mut Checked, expect: &Expect, piece: &Piece) {
+        self.apply(expect);
+        if expect.leaves_doubt(piece) {
+            checked.connection.taint();
+        }
+        if let Some(db) = checked.standing.answered(expect, piece) {
+            checked.connection.note_db(db);
+            let lane = self.worker.lane(self.session.lane().identity, db);
+            self.worker.ride(&self.session, lane);
+        }
+        if let Some(error) = expect.instead() {
+            let reply = self.failed(&error);
+            return self.session.replies.borrow_mut().answer(&reply, expect.mute);
+        }
+        if !expect.is_swallowed() && !expect.mute {
+            self.pass_on(piece);
+        }
+    }
+
+    /// What a command has done, or may have, is applied to the cache before anybody is told.
+    fn apply(&self, expect: &Expect) {
+        self.worker.coherence.written(&expect.keys);
+        if expect.has_unknown_keys() {
+            self.worker.unknown_written();
+        }
+        if expect.sweeps() {
+            self.worker.sweep();
+        }
+    }
+
+    fn pass_on(&self, piece: &Piece) {
+        self.session.replies.borrow_mut().out.share(&piece.bytes);
+    }
+
+    fn has_room_to_read(&self) -> bool {
+        self.session.replies.borrow().bytes() <= self.worker.settings.client.output_pause_bytes
+    }
+
+    /// The connection broke: what is owed gets an error; a client whose state is gone with it is let go.
+    async fn broken(&mut self, checked: &mut Checked, cause: &str) -> Result<(), Over> {
+        let error = Error::Lost { upstream: self.worker.upstream_name(), cause: cause.into() };
+        self.abandon(checked, &error).await
+    }
+
+    async fn abandon(&mut self, checked: &mut Checked, error: &Error) -> Result<(), Over> {
+        checked.connection.taint();
+        if !checked.expected.is_empty() {
+            // What has been given up must not be executed behind what the client says next.
+            checked.connection.abort();
+        }
+        checked.once = true;
+        let cut = checked.expected.front().is_some_and(|expect| expect.begun);
+        for expect in std::mem::take(&mut checked.expected) {
+            self.apply(&expect);
+            if !expect.is_swallowed() && !cut {
+                let reply = self.failed(error);
+                self.session.replies.borrow_mut().answer(&reply, expect.mute);
+            }
+        }
+        self.worker.flush_one(&self.session);
+        if checked.standing.is_plain() && !cut { Ok(()) } else { self.farewell().await }
+    }
+}

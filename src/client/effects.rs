@@ -1,0 +1,480 @@
+//! What commands do to a dedicated connection's state, and what that means for their replies.
+//!
+//! *Invariant:* `Standing` is what upstream's side of the connection is, as far as replies have told; where it cannot be
+//! known any more the connection is tainted and never used by another client. Pure: no socket, no task.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::news::{Kind, kind_of};
+use crate::coherence::Keys;
+use crate::command::Row;
+use crate::error::Error;
+use crate::protocol::Args;
+use crate::protocol::frame::{Value, decode};
+use crate::telemetry::labels::{Bypass, Class};
+use crate::upstream::connection::Piece;
+
+/// For rows whose class does not depend on the arguments.
+const NO_ARGS: Args<'static> = Args { raw: b"", ranges: &[] };
+
+/// What a command does to its connection once it has succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// Begins a transaction.
+    Multi,
+    /// Ends one.
+    Exec,
+    /// Ends one, unexecuted.
+    Discard,
+    /// Watches keys.
+    Watch,
+    /// Watches none any more.
+    Unwatch,
+    /// Changes the database.
+    Select(u32),
+    /// Changes subscriptions: so many confirmations come, as pushes in RESP3.
+    Subscription(u32),
+    /// Ends all subscriptions of a kind: as many confirmations come as there are, one at least.
+    Unsubscription(Topic),
+    /// Changes the connection in ways that are not followed: it stays this client's until it leaves.
+    Keep,
+}
+
+/// What is subscribed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topic {
+    /// SUBSCRIBE.
+    Channel,
+    /// PSUBSCRIBE.
+    Pattern,
+    /// SSUBSCRIBE.
+    Shard,
+}
+
+/// A reply that is owed on a dedicated connection.
+pub struct Expect {
+    /// The keys of its writes, bumped again at its reply.
+    pub keys: Keys,
+    /// Part of its reply has been passed on.
+    pub begun: bool,
+    /// Whether the client asked for silence (CLIENT REPLY).
+    pub mute: bool,
+    effect: Effect,
+    class: Class,
+    /// Whether it may write keys it does not name.
+    unknown_keys: bool,
+    /// It waits for others, however long.
+    waits: bool,
+    /// An error in reply to it leaves the state in doubt: MULTI, EXEC, DISCARD, WATCH.
+    delicate: bool,
+    /// Queued in MULTI: it is executed by EXEC.
+    queued: bool,
+    /// It executes queued commands on whose changes every entry of the node rests.
+    sweeps_queued: bool,
+    swallowed: bool,
+    /// Answered by this error instead of upstream's reply.
+    instead: Option<Error>,
+    /// Confirmations still to come.
+    confirmations: u32,
+}
+
+/// The state of a dedicated connection.
+#[derive(Default)]
+pub struct Standing {
+    multi: bool,
+    watching: bool,
+    /// WATCH commands on their way.
+    watch_commands: u32,
+    /// What is subscribed, by topic.
+    subscribed: [HashSet<Vec<u8>>; 3],
+    keep: bool,
+    /// A command is on its way that may end this state: no more are taken until it is answered.
+    ending: bool,
+    /// What EXEC will do to the keys and the database.
+    queued_keys: Vec<Keys>,
+    /// How many commands upstream has said to be queued.
+    queued_commands: usize,
+    /// Which of them, counted from zero, are SELECTs, and of which database.
+    queued_selects: Vec<(usize, u32)>,
+    queued_unknown: bool,
+    queued_sweep: bool,
+    queued_subscription: bool,
+    /// EXEC has subscribed to what is not followed.
+    unseen: bool,
+    /// MONITOR's lines come.
+    monitors: bool,
+    /// Subscriptions on their way.
+    subscribing: u32,
+}
+
+// === impl Expect ===
+
+impl Expect {
+    /// What a command means.
+    pub fn new(row: Option<&'static Row>, class: Class, args: &Args<'_>, keys: Option<Keys>, in_multi: bool) -> Expect {
+        let effect = match row.map_or(Effect::None, |row| effect_of(row, args)) {
+            // It fails, and the transaction that it stands in goes on.
+            Effect::Multi if in_multi => Effect::None,
+            effect => effect,
+        };
+        Expect {
+            unknown_keys: keys.is_none(),
+            keys: keys.unwrap_or_default(),
+            begun: false,
+            mute: false,
+            waits: !in_multi && row.is_some_and(|row| waits_for_others(class, row)),
+            delicate: row.is_some_and(|row| matches!(row.name, "multi" | "exec" | "discard" | "watch")),
+            queued: in_multi && !matches!(effect, Effect::Multi | Effect::Exec | Effect::Discard | Effect::Watch),
+            sweeps_queued: false,
+            effect,
+            class,
+            swallowed: false,
+            instead: None,
+            confirmations: if let Effect::Subscription(count) = effect { count } else { 0 },
+        }
+    }
+
+    /// A command of our own, whose reply nobody gets.
+    pub fn swallowed() -> Expect {
+        Expect { swallowed: true, ..Expect::blank() }
+    }
+
+    /// A refused command inside MULTI: upstream is made to spoil the transaction, the client gets the reason.
+    pub fn spoiled(error: Error, mute: bool) -> Expect {
+        Expect { instead: Some(error), mute, ..Expect::blank() }
+    }
+
+    fn blank() -> Expect {
+        Expect {
+            keys: Keys::None,
+            begun: false,
+            mute: false,
+            waits: false,
+            delicate: false,
+            effect: Effect::None,
+            class: Class::Plain,
+            unknown_keys: false,
+            queued: false,
+            sweeps_queued: false,
+            swallowed: false,
+            instead: None,
+            confirmations: 0,
+        }
+    }
+
+    /// The error that the client gets instead of upstream's reply.
+    pub fn instead(&self) -> Option<Error> {
+        self.instead.clone()
+    }
+
+    /// Whether its reply may take as long as it likes: what waits for others, until its reply has begun.
+    pub fn has_no_limit(&self) -> bool {
+        self.waits && !self.begun
+    }
+
+    /// Whether this reply leaves the connection's state in doubt.
+    pub fn leaves_doubt(&self, piece: &Piece) -> bool {
+        self.delicate && matches!(piece.kind, b'-' | b'!')
+    }
+
+    /// Whether nobody gets the reply.
+    pub fn is_swallowed(&self) -> bool {
+        self.swallowed
+    }
+
+    /// Whether the connection serves this command and goes back.
+    pub fn is_once(&self) -> bool {
+        self.effect == Effect::None || matches!(self.effect, Effect::Unwatch | Effect::Exec | Effect::Discard)
+    }
+
+    /// Whether the connection's state cannot be proven clean afterwards.
+    pub fn taints(&self) -> bool {
+        let steady = matches!(self.effect, Effect::Select(_)) && !self.queued;
+        matches!(self.class, Class::Unknown | Class::Dedicated)
+            || self.effect == Effect::Keep
+            || matches!(self.effect, Effect::Subscription(_) | Effect::Unsubscription(_))
+            || (self.class == Class::Local && !steady)
+    }
+
+    /// Whether every entry of the node rests on what it changes.
+    pub fn sweeps(&self) -> bool {
+        self.class == Class::Sweep || self.sweeps_queued
+    }
+
+    /// Replies that are owed for it.
+    pub fn replies(&self, resp3: bool) -> u32 {
+        match self.effect {
+            Effect::Subscription(_) | Effect::Unsubscription(_) if !self.queued => {
+                if resp3 {
+                    0
+                } else {
+                    self.confirmations
+                }
+            }
+            _ => 1,
+        }
+    }
+
+    /// Whether confirmations come instead of a reply.
+    pub fn is_subscription(&self) -> bool {
+        matches!(self.effect, Effect::Subscription(_) | Effect::Unsubscription(_)) && !self.queued
+    }
+
+    /// Whether it may have written keys that it does not name.
+    pub fn has_unknown_keys(&self) -> bool {
+        // What is only queued has written nothing yet.
+        self.unknown_keys && !self.queued
+    }
+}
+
+// === impl Standing ===
+
+impl Standing {
+    /// Whether nothing distinguishes the connection from a fresh one.
+    pub fn is_plain(&self) -> bool {
+        !self.multi && !self.watching && self.watch_commands == 0 && !self.keep && !self.is_subscribed()
+    }
+
+    fn is_subscribed(&self) -> bool {
+        self.subscribing > 0 || self.subscribed.iter().any(|topic| !topic.is_empty())
+    }
+
+    /// Whether a client that is owed nothing may stay silent for ever: it has asked to be told.
+    pub fn may_idle(&self) -> bool {
+        self.is_subscribed() || self.unseen || self.monitors
+    }
+
+    /// Why a read is not answered from the cache here.
+    pub fn bypass(&self) -> Bypass {
+        if self.is_subscribed() {
+            Bypass::Subscribed
+        } else if self.keep && !self.multi {
+            Bypass::ClientTracking
+        } else {
+            Bypass::Transaction
+        }
+    }
+
+    /// The keys of what is queued; `None` if some cannot be told.
+    pub fn queued(&self) -> Option<Keys> {
+        if self.queued_unknown {
+            return None;
+        }
+        let slots = self.queued_keys.iter().flat_map(|keys| match keys {
+            Keys::None => &[][..],
+            Keys::One(slot) => std::slice::from_ref(slot),
+            Keys::Many(slots) => slots,
+        });
+        Some(Keys::of_slots(slots.copied().collect()))
+    }
+
+    /// Whether EXEC changes what every entry of the node rests on.
+    pub fn has_queued_sweep(&self) -> bool {
+        self.queued_sweep
+    }
+
+    /// Whether a command would change the connection in a way that the session could not follow.
+    pub fn cannot_follow(&self, row: &Row) -> bool {
+        match row.name {
+            "hello" | "auth" => self.multi || !self.is_plain() && !self.keep,
+            // Queued, it would be executed for, or act on, one of our own connections.
+            name => self.multi && name.starts_with("client|") && row.class(&NO_ARGS) == Class::Local,
+        }
+    }
+
+    /// Whether commands are queued until EXEC.
+    pub fn in_multi(&self) -> bool {
+        self.multi
+    }
+
+    /// Whether a command on its way may make it plain again.
+    pub fn may_end(&self) -> bool {
+        self.ending
+    }
+
+    /// Whether a command is answered here although the connection is the client's.
+    pub fn answers_here(&self, row: &Row, resp3: bool) -> bool {
+        let subscribed = self.is_subscribed();
+        match row.name {
+            "quit" | "reset" => true,
+            name if name.starts_with("client|") => {
+                row.class(&NO_ARGS) == Class::Local && !self.multi && (resp3 || !subscribed)
+            }
+            _ => false,
+        }
+    }
+
+    /// A command has been sent.
+    pub fn sent(&mut self, expect: &mut Expect) {
+        expect.sweeps_queued = expect.effect == Effect::Exec && self.queued_sweep;
+        match expect.effect {
+            Effect::Multi => self.multi = true,
+            Effect::Exec | Effect::Discard | Effect::Unwatch => self.ending = true,
+            Effect::Watch => self.watch_commands += 1,
+            Effect::Keep => {
+                self.keep = true;
+                self.monitors |= expect.waits;
+            }
+            Effect::Subscription(_) | Effect::Unsubscription(_) if !expect.queued => {
+                if let Effect::Unsubscription(topic) = expect.effect {
+                    expect.confirmations = self.subscribed[topic as usize].len().max(1) as u32;
+                }
+                self.subscribing += expect.confirmations;
+                self.ending = true;
+            }
+            Effect::Subscription(_) | Effect::Unsubscription(_) => self.queued_subscription = true,
+            _ => {}
+        }
+        if expect.queued {
+            self.queued_keys.push(expect.keys.clone());
+            self.queued_unknown |= expect.unknown_keys;
+            self.queued_sweep |= expect.sweeps();
+        }
+    }
+
+    /// A command has been answered; returns the database that the connection has changed to.
+    pub fn answered(&mut self, expect: &Expect, piece: &Piece) -> Option<u32> {
+        let failed = matches!(piece.kind, b'-' | b'!');
+        if expect.queued && !failed {
+            // Only what upstream has queued has a place in EXEC's reply: a nested MULTI has none.
+            if let Effect::Select(db) = expect.effect {
+                self.queued_selects.push((self.queued_commands, db));
+            }
+            self.queued_commands += 1;
+        }
+        match expect.effect {
+            Effect::Multi if failed => self.multi = false,
+            Effect::Watch => {
+                self.watch_commands = self.watch_commands.saturating_sub(1);
+                self.watching |= !failed;
+            }
+            Effect::Exec => {
+                self.ending = false;
+                // An array, a null and EXECABORT end the transaction. Other errors ("EXEC without MULTI") change
+                // nothing, what is watched stays so.
+                if failed && !piece.bytes.get(piece.start..).unwrap_or_default().starts_with(b"-EXECABORT") {
+                    return None;
+                }
+                // Its confirmations stand in EXEC's reply: what is subscribed now is not followed.
+                self.unseen |= self.queued_subscription && !failed;
+                self.keep |= self.unseen;
+                let selected = self.selected(piece);
+                self.end_transaction();
+                return selected;
+            }
+            Effect::Discard => {
+                self.ending = false;
+                if !failed {
+                    self.end_transaction();
+                }
+            }
+            Effect::Unwatch => {
+                self.ending = false;
+                if !expect.queued && !failed {
+                    self.watching = false;
+                }
+            }
+            Effect::Select(db) if !expect.queued && !failed => return Some(db),
+            Effect::Subscription(_) | Effect::Unsubscription(_) if failed => {
+                self.subscribing = self.subscribing.saturating_sub(expect.confirmations);
+                self.ending = false;
+            }
+            _ => {}
+        }
+        None
+    }
+
+    fn end_transaction(&mut self) {
+        self.multi = false;
+        self.watching = false;
+        self.queued_commands = 0;
+        self.queued_selects.clear();
+        self.queued_keys.clear();
+        self.queued_unknown = false;
+        self.queued_sweep = false;
+        self.queued_subscription = false;
+    }
+
+    /// The database that the connection has been brought to by EXEC, whose reply this is: by the last SELECT that
+    /// has succeeded.
+    fn selected(&self, piece: &Piece) -> Option<u32> {
+        if piece.kind != b'*' || self.queued_selects.is_empty() {
+            return None;
+        }
+        let Ok(value) = decode(piece.bytes.get(piece.start..).unwrap_or_default()) else {
+            // Too long to be here as a whole.
+            return self.queued_selects.last().map(|&(_, db)| db);
+        };
+        let replies = value.as_array()?;
+        let succeeded = |&&(index, _): &&(usize, u32)| matches!(replies.get(index), Some(Value::Simple(_)));
+        self.queued_selects.iter().rev().find(succeeded).map(|&(_, db)| db)
+    }
+
+    /// Whether a piece answers no command: in RESP3 a push, in RESP2 a message or confirmation of a subscription.
+    pub fn is_news(&self, piece: &Piece, resp3: bool, expected: &VecDeque<Expect>) -> bool {
+        if piece.kind == b'>' || resp3 {
+            return piece.kind == b'>';
+        }
+        // Who is subscribed gets no other arrays than PING's; who is about to be gets those of earlier commands.
+        let begun = self.unseen || self.subscribed.iter().any(|topic| !topic.is_empty());
+        let told = begun || expected.front().is_some_and(Expect::is_subscription);
+        told && piece.first && piece.kind == b'*' && kind_of(piece).is_some()
+    }
+
+    /// Takes note of a push or message: confirmations change what is subscribed.
+    pub fn heard(&mut self, piece: &Piece, expected: &mut VecDeque<Expect>) {
+        let Some(Kind::Confirmation { topic, begins, channel }) = kind_of(piece) else { return };
+        let subscribed = &mut self.subscribed[topic as usize];
+        match (begins, channel) {
+            (true, Some(channel)) => {
+                subscribed.insert(channel);
+            }
+            (false, Some(channel)) => {
+                subscribed.remove(&channel);
+            }
+            // Nothing was subscribed.
+            (_, None) => {}
+        }
+        self.subscribing = self.subscribing.saturating_sub(1);
+        self.ending = self.subscribing > 0;
+        if let Some(expect) = expected.front_mut().filter(|expect| expect.is_subscription()) {
+            expect.confirmations = expect.confirmations.saturating_sub(1);
+            if expect.confirmations == 0 {
+                expected.pop_front();
+            }
+        }
+    }
+}
+
+fn effect_of(row: &Row, args: &Args<'_>) -> Effect {
+    let words = args.len().saturating_sub(1) as u32;
+    match row.name {
+        "multi" if words == 0 => Effect::Multi,
+        "exec" => Effect::Exec,
+        "discard" => Effect::Discard,
+        "watch" => Effect::Watch,
+        "unwatch" => Effect::Unwatch,
+        "select" => number(args.get(1).unwrap_or_default()).map_or(Effect::None, Effect::Select),
+        "subscribe" | "psubscribe" | "ssubscribe" if words > 0 => Effect::Subscription(words),
+        "unsubscribe" | "punsubscribe" | "sunsubscribe" if words > 0 => Effect::Subscription(words),
+        "unsubscribe" => Effect::Unsubscription(Topic::Channel),
+        "punsubscribe" => Effect::Unsubscription(Topic::Pattern),
+        "sunsubscribe" => Effect::Unsubscription(Topic::Shard),
+        "monitor" => Effect::Keep,
+        "client|tracking" if args.get(2).is_some_and(|on| on.eq_ignore_ascii_case(b"on")) => Effect::Keep,
+        _ => Effect::None,
+    }
+}
+
+/// A number as servers read it: 007 and +1 are none.
+fn number(text: &[u8]) -> Option<u32> {
+    let number: u32 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    (number.to_string().as_bytes() == text).then_some(number)
+}
+
+/// Whether a command, outside MULTI, is answered when others have done something.
+fn waits_for_others(class: Class, row: &Row) -> bool {
+    matches!(class, Class::Blocking | Class::Subscribe) || matches!(row.name, "wait" | "waitaof" | "monitor")
+}

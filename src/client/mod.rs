@@ -1,0 +1,16 @@
+//! The application's side: `listener` accepts, `connection` serves one client, `dedicated`, `checkout`, `effects` and
+//! `news` when it needs a connection of its own, `local` and `list` answer what is answered here, `registry` knows all clients.
+
+mod checkout;
+pub mod config;
+pub mod connection;
+pub mod dedicated;
+pub mod effects;
+pub mod list;
+pub mod listener;
+pub mod local;
+pub mod news;
+pub mod registry;
+
+pub use config::Config;
+pub use registry::Registry;
