@@ -1,0 +1,97 @@
+"""Steps of a session: runs each, prints what failed, ends with an exit code.
+
+A program marks its functions with @step and ends with run(). Each step makes its own keys and may be run again
+on the same server, since the tests run every session twice: on a cold cache and on a warm one.
+"""
+
+import argparse
+import asyncio
+import faulthandler
+import sys
+import traceback
+
+STEPS = []
+
+# Seconds; a program that hangs shows where, and ends.
+PATIENCE = 60
+
+
+def step(function):
+    """A function that takes the session; its name is what is printed if it fails."""
+    STEPS.append(function)
+    return function
+
+
+def equal(got, wanted):
+    """As `assert got == wanted`, but shows both, cut where they are long."""
+    if got != wanted:
+        raise AssertionError(f"got {short(got)}, wanted {short(wanted)}")
+
+
+def short(value):
+    text = repr(value)
+    return text if len(text) <= 300 else f"{text[:300]}... ({len(text)} characters)"
+
+
+def text(value):
+    """The library gives some names as bytes in one protocol and as text in the other."""
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def raises(error, text, call, *args):
+    """Calls and expects this error with this text in it."""
+    try:
+        got = call(*args)
+    except error as e:
+        assert text in str(e), f"{error.__name__} says {short(str(e))}, wanted {text!r} in it"
+        return
+    raise AssertionError(f"no {error.__name__}, but {short(got)}")
+
+
+def parse():
+    """Where to connect: `port` is sidecache's, `outside` the server's own. Bounds the program's time as well."""
+    faulthandler.dump_traceback_later(PATIENCE, exit=True)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--outside", type=int, required=True)
+    parser.add_argument("--protocol", type=int, choices=(2, 3), help="the library's default without it")
+    return parser.parse_args()
+
+
+def run(session):
+    """All steps in the order of the file; one that fails does not keep the rest from being run."""
+    failed = 0
+    for function in STEPS:
+        failed += not passes(function, lambda: function(session))
+    finish(failed)
+
+
+async def run_async(session):
+    """As run, for steps that are coroutines."""
+    failed = 0
+    for function in STEPS:
+        try:
+            await function(session)
+        except Exception:
+            failed += tell(function)
+    finish(failed)
+
+
+def passes(function, call):
+    try:
+        call()
+    except Exception:
+        tell(function)
+        return False
+    return True
+
+
+def tell(function):
+    print(f"FAILED {function.__name__}", file=sys.stderr)
+    traceback.print_exc(limit=-4, chain=False)
+    return 1
+
+
+def finish(failed):
+    print(f"{len(STEPS) - failed} of {len(STEPS)} steps passed")
+    sys.exit(1 if failed else 0)

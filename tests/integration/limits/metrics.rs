@@ -1,0 +1,227 @@
+//! Every declared metric is really counted: a bit of everything is driven, and each family must have moved.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use sidecache::telemetry::metrics::FAMILIES;
+
+use crate::support::link::Dir;
+use crate::support::resp::{encode, words};
+use crate::support::{Conn, Link, Server, Sidecar, V, eventually};
+
+/// What this test cannot or must not bring about, and why.
+const STILL: [(&str, &str); 9] = [
+    ("sidecache_accept_errors_total", "needs exhausted file descriptors; see limits"),
+    ("sidecache_audit_differences_explained_total", "needs a write between a hit and its audit"),
+    ("sidecache_audit_violations_total", "needs a bug"),
+    ("sidecache_audit_bypass", "needs a bug"),
+    ("sidecache_upstream_loading", "needs a large data set"),
+    ("sidecache_upstream_memory_max_bytes", "the server has no limit"),
+    ("sidecache_upstream_evicted_keys", "the server has no limit"),
+    ("sidecache_upstream_expired_keys", "needs a wait for upstream's own expiry"),
+    ("sidecache_upstream_replicas", "needs a replica"),
+];
+
+/// The highest value that each family has shown at any time.
+#[derive(Default)]
+struct Seen(HashMap<String, f64>);
+
+impl Seen {
+    fn look(&mut self, sidecar: &Sidecar) {
+        for (series, value) in sidecar.metrics() {
+            let name = series.split('{').next().unwrap_or(&series);
+            let family = ["_bucket", "_sum", "_count"].into_iter().find_map(|end| name.strip_suffix(end));
+            let family = family.filter(|family| FAMILIES.iter().any(|of| of.name == *family)).unwrap_or(name);
+            let highest = self.0.entry(family.to_string()).or_default();
+            *highest = highest.max(value);
+        }
+    }
+
+    fn moved(&self, family: &str) -> bool {
+        self.0.get(family).is_some_and(|value| *value > 0.0)
+    }
+
+    #[track_caller]
+    fn shows(&mut self, sidecar: &Sidecar, family: &str) {
+        eventually(family, || {
+            self.look(sidecar);
+            self.moved(family)
+        });
+    }
+}
+
+#[test]
+fn every_metric_moves_when_what_it_counts_happens() {
+    let server = Server::redis();
+    let link = Link::to(server.addr());
+    let sidecar = Sidecar::start(
+        &link,
+        "cache.audit_every = 2\ncache.bytes = '1MiB'\ncache.max_staleness = '400ms'\nclient.max_clients = 40\n\
+         upstream.pool.max = 1\nupstream.pool.wait_timeout = '1500ms'\nclient.output_pause_bytes = '64KiB'\n\
+         upstream.command_timeout = '800ms'\nupstream.connect_timeout = '400ms'",
+    );
+    crate::faults::allow_loss(&sidecar);
+    let mut seen = Seen::default();
+    let mut conn = sidecar.conn();
+    reads_and_writes(&server, &mut conn);
+    seen.shows(&sidecar, "sidecache_cache_evictions_total");
+    seen.shows(&sidecar, "sidecache_audit_checks_total");
+    pools_and_clients(&sidecar, &mut seen);
+    orders(&server, &mut seen);
+    idle_and_fat(&server, &mut seen);
+    losses(&server, &link, &sidecar, &mut seen);
+    seen.look(&sidecar);
+    let families = FAMILIES.iter().map(|family| family.name);
+    let still: Vec<&str> = families.filter(|name| !seen.moved(name)).collect();
+    let unexpected: Vec<_> = still.iter().filter(|name| !STILL.iter().any(|(listed, _)| listed == *name)).collect();
+    assert!(unexpected.is_empty(), "never moved: {unexpected:?}");
+}
+
+fn reads_and_writes(server: &Server, conn: &mut Conn) {
+    let value = "x".repeat(10_000);
+    for n in 0..150 {
+        assert_eq!(conn.call(&["SET", &format!("k{n}"), &value]), b"+OK\r\n");
+        (0..3).for_each(|_| drop(conn.line(&format!("GET k{n}"))));
+    }
+    for n in 0..150 {
+        server.outside(&format!("SET k{n} 1"));
+    }
+    server.outside("FLUSHALL");
+    conn.pipeline(&["GET k1", "GET k1", "GET k1", "FLUSHALL", "SHUTDOWN", "INFO", "MGET a b"]);
+    // Hits long enough apart that only a heartbeat can keep the lease.
+    conn.line("SET hot 1");
+    for _ in 0..8 {
+        conn.line("GET hot");
+        crate::support::wait::pass(Duration::from_millis(110));
+    }
+}
+
+fn pools_and_clients(sidecar: &Sidecar, seen: &mut Seen) {
+    let mut watcher = sidecar.conn();
+    assert_eq!(watcher.line("WATCH k"), V::Simple("OK".into()));
+    let mut waiting = sidecar.conn();
+    waiting.send(&["WATCH", "k"]);
+    seen.shows(sidecar, "sidecache_pool_waiting");
+    assert!(waiting.value().text().contains("upstream.pool.max"));
+    let mut blocked = sidecar.conn();
+    blocked.send(&["BLPOP", "nothing", "0"]);
+    seen.shows(sidecar, "sidecache_pool_in_use");
+    eventually("upstream tells of it", || {
+        seen.look(sidecar);
+        seen.moved("sidecache_upstream_blocked_clients")
+    });
+    drop((watcher, waiting));
+    seen.shows(sidecar, "sidecache_pool_timeouts_total");
+    let mut lazy = sidecar.conn();
+    assert_eq!(lazy.call(&["SET", "large", &"x".repeat(60_000)]), b"+OK\r\n");
+    let mut writer = lazy.writer();
+    let asking = std::thread::spawn(move || {
+        drop(std::io::Write::write_all(&mut writer, &encode(&words("GET large")).repeat(3000)))
+    });
+    seen.shows(sidecar, "sidecache_clients_paused");
+    drop(lazy);
+    asking.join().unwrap();
+    let many: Vec<_> = (0..45).map(|_| sidecar.conn()).collect();
+    seen.shows(sidecar, "sidecache_clients_rejected_total");
+    drop(many);
+    eventually("there is room", || sidecar.metric("sidecache_clients") < 10.0);
+}
+
+/// Parked reads, flights, fences and held replies: seen while the network is held up, by one with more patience.
+fn orders(server: &Server, seen: &mut Seen) {
+    let link = Link::to(server.addr());
+    let sidecar = Sidecar::start(&link, "cache.max_staleness = '5s'");
+    let (mut conn, mut other) = (sidecar.conn(), sidecar.conn());
+    server.outside("SET p 1");
+    assert_eq!(other.line("SELECT 1"), V::Simple("OK".into()));
+    (0..3).for_each(|_| drop((conn.line("GET p"), other.line("GET x"))));
+    let lanes = link.those(|connection| connection.said(Dir::ToServer, "TRACKING"));
+    lanes.iter().for_each(|lane| lane.hold(Dir::ToClient));
+    // Its invalidation stands before the reply that the parked read waits for.
+    server.outside("SET p 2");
+    conn.send_raw(&[encode(&words("GET missing")), encode(&words("GET p"))].concat());
+    seen.shows(&sidecar, "sidecache_parked_reads");
+    seen.shows(&sidecar, "sidecache_flights");
+    lanes.iter().for_each(|lane| lane.resume(Dir::ToClient));
+    assert_eq!((conn.value(), conn.value()), (V::Nil, V::bulk("2")));
+    seen.shows(&sidecar, "sidecache_parked_reads_refetched_total");
+    // Database 1's lane has entries and is slow: what a script tells waits for it.
+    let busy = lanes.iter().filter(|lane| lane.said(Dir::ToServer, "SELECT\r\n$1\r\n1"));
+    busy.clone().for_each(|lane| lane.hold(Dir::ToClient));
+    conn.send(&["EVAL", "return('news')", "0"]);
+    seen.shows(&sidecar, "sidecache_held_replies");
+    busy.for_each(|lane| lane.resume(Dir::ToClient));
+    assert_eq!(conn.value(), V::bulk("news"));
+}
+
+/// A client that says nothing is closed, and a value too large to keep is read past the cache.
+fn idle_and_fat(server: &Server, seen: &mut Seen) {
+    server.conn().call(&["SET", "fat", &"x".repeat(400_000)]);
+    let sidecar = Sidecar::start(server, "client.idle_timeout = '300ms'");
+    let mut conn = sidecar.conn();
+    (0..4).for_each(|_| assert_eq!(conn.call(&["GET", "fat"]).len(), 400_011));
+    conn.expect_closed();
+    seen.shows(&sidecar, "sidecache_clients_closed_total");
+    seen.shows(&sidecar, "sidecache_cache_bypass_total");
+}
+
+/// Lost connections, silence, late replies, retries, backoff.
+fn losses(server: &Server, link: &Link, sidecar: &Sidecar, seen: &mut Seen) {
+    let mut conn = sidecar.conn();
+    eventually("it answers", || conn.line("GET r1") == V::Nil);
+    let mut reader = sidecar.conn();
+    let lane = || link.those(|connection| connection.said(Dir::ToServer, "TRACKING"));
+    // Ever slower, but not as fast as time goes by, or nothing would pass: tombstones and late replies. On a
+    // machine that is itself too slow the lane is lost instead: then once more.
+    for _ in 0..5 {
+        for n in 0..60 {
+            lane().iter().for_each(|lane| lane.delay(Dir::ToClient, Duration::from_millis(18 * n)));
+            reader.send(&["LLEN", &format!("l{n}")]);
+            crate::support::wait::pass(Duration::from_millis(35));
+        }
+        lane().iter().for_each(|lane| lane.delay(Dir::ToClient, Duration::ZERO));
+        (0..60).for_each(|_| drop(reader.value()));
+        eventually("all late replies are in", || sidecar.metric("sidecache_lane_fifo_commands") == 0.0);
+        seen.look(sidecar);
+        if seen.moved("sidecache_late_replies_total") {
+            break;
+        }
+        eventually("it answers", || matches!(conn.line("LLEN l"), V::Int(_)));
+    }
+    lane().iter().for_each(|lane| lane.hold(Dir::ToServer));
+    conn.send(&["LLEN", "retried"]);
+    seen.shows(sidecar, "sidecache_lane_fifo_commands");
+    link.cut();
+    conn.value();
+    seen.shows(sidecar, "sidecache_retries_total");
+    eventually("it answers", || !matches!(conn.line("LLEN l"), V::Error(_)));
+    conn.line("GET fenced");
+    conn.line("GET fenced");
+    // More than the kernel's buffers take: bytes wait in the lane; a fence times out with it.
+    server.stop();
+    let bytes = encode(&["APPEND", "k", &"x".repeat(60_000)]).repeat(200);
+    let mut writer = conn.writer();
+    let sending = std::thread::spawn(move || drop(std::io::Write::write_all(&mut writer, &bytes)));
+    seen.shows(sidecar, "sidecache_lane_output_bytes");
+    seen.shows(sidecar, "sidecache_lanes_closed_silent_total");
+    seen.shows(sidecar, "sidecache_reconnect_attempts_total");
+    server.cont();
+    drop(conn);
+    sending.join().unwrap();
+    fence_timed_out(server, link, sidecar, seen);
+}
+
+/// One lane must be fenced for what another's script has done, and does not answer.
+fn fence_timed_out(server: &Server, link: &Link, sidecar: &Sidecar, seen: &mut Seen) {
+    let (mut here, mut there) = (sidecar.conn(), sidecar.conn());
+    eventually("it answers", || !matches!(here.line("GET a"), V::Error(_)));
+    eventually("database 2 answers", || there.line("SELECT 2") == V::Simple("OK".into()));
+    server.outside("SET b 1");
+    (0..4).for_each(|_| drop(there.line("GET b")));
+    for lane in link.those(|connection| connection.said(Dir::ToServer, "SELECT\r\n$1\r\n2")) {
+        lane.swallow(Dir::ToServer);
+    }
+    (0..4).for_each(|_| drop(there.line("GET b")));
+    assert_eq!(here.ask(&["EVAL", "return('news')", "0"]), V::bulk("news"));
+    seen.shows(sidecar, "sidecache_fences_timed_out_total");
+}

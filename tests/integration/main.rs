@@ -1,0 +1,33 @@
+//! The integration tests: RESP bytes to real servers, through a real sidecache process.
+//!
+//! One binary, so that the harness in `support` is compiled once. Each chapter is a module; `harness` holds
+//! the tests of the harness itself.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on must say so loudly"
+)]
+
+mod support;
+
+mod audits;
+mod cli;
+mod clients;
+mod coherence;
+mod command_table;
+mod dedicated;
+mod differential;
+mod faults;
+mod fills;
+mod framing;
+mod harness;
+mod lease;
+mod limits;
+mod news;
+mod orders;
+mod push_matrix;
+mod secrets;
+mod sessions;
+mod shapes;
+mod upstream;

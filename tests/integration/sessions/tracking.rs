@@ -1,0 +1,94 @@
+//! A client's own CLIENT TRACKING, and MONITOR.
+
+use super::Pair;
+use crate::support::{Server, Sidecar, V};
+
+#[test]
+fn a_client_that_tracks_is_told_of_changes_as_upstream_tells_it() {
+    let server = Server::redis();
+    let sidecar = Sidecar::start(&server, "");
+    let mut pair = Pair::new3(&sidecar, &server);
+    pair.all_alike(&["CLIENT TRACKING on", "SET k 1", "GET k"]);
+    pair.all_alike(&[
+        "CLIENT TRACKINGINFO",
+        "CLIENT GETNAME",
+        "CLIENT SETNAME me",
+        "CLIENT GETNAME",
+        "CLIENT CACHING yes",
+        "GET nokey",
+    ]);
+    server.outside("SET k 2");
+    assert_eq!(pair.through.read_frame(), pair.direct.read_frame());
+    pair.all_alike(&["GET k", "GET k"]);
+    server.outside("FLUSHALL");
+    assert_eq!(pair.through.read_frame(), pair.direct.read_frame());
+    pair.all_alike(&[
+        "CLIENT TRACKING off",
+        "GET k",
+        "CLIENT TRACKING on BCAST PREFIX a PREFIX b",
+        "CLIENT TRACKINGINFO",
+    ]);
+    server.outside("SET a1 2");
+    assert_eq!(pair.through.read_frame(), pair.direct.read_frame());
+    pair.all_alike(&[
+        "CLIENT TRACKING on BCAST PREFIX a",
+        "CLIENT TRACKING on NOLOOP",
+        "CLIENT TRACKING maybe",
+        "PING",
+        "RESET",
+        "GET k",
+    ]);
+}
+
+#[test]
+fn tracking_without_loop_or_by_opting_in_is_upstreams_own() {
+    let server = Server::redis();
+    let sidecar = Sidecar::start(&server, "");
+    let mut pair = Pair::new3(&sidecar, &server);
+    pair.all_alike(&[
+        "CLIENT TRACKING on OPTIN NOLOOP",
+        "CLIENT TRACKINGINFO",
+        "CLIENT CACHING yes",
+        "GET k",
+        "GET j",
+        "SET j 1",
+    ]);
+    server.outside("SET j 2");
+    server.outside("SET k 2");
+    let push = V::Push(vec![V::bulk("invalidate"), V::Array(vec![V::bulk("k")])]);
+    assert_eq!(pair.direct.value(), push);
+    assert_eq!(pair.through.value(), push);
+}
+
+#[test]
+fn a_resp2_client_cannot_track_without_redirection_as_upstream_says() {
+    let server = Server::redis();
+    let sidecar = Sidecar::start(&server, "");
+    let mut pair = Pair::new(&sidecar, &server);
+    pair.all_alike(&[
+        "CLIENT TRACKING on",
+        "CLIENT TRACKING on REDIRECT 999999",
+        "CLIENT TRACKING off",
+        "GET k",
+        "CLIENT CACHING yes",
+    ]);
+}
+
+#[test]
+fn a_monitor_sees_commands_and_its_connection_serves_nobody_else() {
+    let server = Server::redis();
+    let sidecar = Sidecar::start(&server, "");
+    let mut monitor = sidecar.conn();
+    assert_eq!(monitor.line("MONITOR"), V::Simple("OK".into()));
+    sidecar.conn().line("SET k by-us");
+    server.outside("SET k by-others");
+    let mut seen = String::new();
+    while !(seen.contains("by-us") && seen.contains("by-others")) {
+        seen.push_str(&monitor.value().text());
+    }
+    drop(monitor);
+    let mut conn = sidecar.conn();
+    for _ in 0..5 {
+        assert_eq!(conn.pipeline(&["WATCH k", "GET k", "UNWATCH"])[1], V::bulk("by-others"));
+    }
+}
