@@ -40,7 +40,7 @@ pub struct Shared {
     /// Entries filled or hits served since the background polls last looked.
     pub activity: AtomicU64,
     /// Background polls that have ended, failed ones included.
-    pub looks: AtomicU64,
+    pub looks: watch::Sender<u64>,
     /// Rings when `activity` leaves zero: an idle process polls nothing.
     pub active: Notify,
     /// Whether upstream could be reached when it was last tried.

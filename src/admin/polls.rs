@@ -47,7 +47,7 @@ pub async fn watch(target: impl Fn() -> Option<Target>, shared: Arc<Shared>, max
             quiet = if shared.activity.swap(0, Ordering::Relaxed) > 0 { 0 } else { quiet + 1 };
             if let Err(error) = poll_until_failure(target(), &shared, &mut seen, period, &mut quiet).await {
                 seen.nothing(&shared, &error);
-                shared.looks.fetch_add(1, Ordering::SeqCst);
+                shared.looks.send_modify(|looks| *looks += 1);
                 // As good as it gets: a user without the right to INFO is no reason to serve no hits.
                 shared.unwatched.store(false, Ordering::SeqCst);
                 tokio::time::sleep(period).await;
@@ -76,7 +76,7 @@ async fn poll_until_failure(
         };
         let (stats, keyspace) = answer?;
         seen.apply(shared, &stats, &keyspace);
-        shared.looks.fetch_add(1, Ordering::SeqCst);
+        shared.looks.send_modify(|looks| *looks += 1);
         shared.unwatched.store(false, Ordering::SeqCst);
         tokio::time::sleep(period).await;
         *quiet = if shared.activity.swap(0, Ordering::Relaxed) > 0 { 0 } else { *quiet + 1 };

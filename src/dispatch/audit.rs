@@ -22,11 +22,8 @@ use crate::protocol::{Args, RequestParser};
 use crate::telemetry::metrics::{Counter, Gauge};
 use crate::upstream::dedicated::PoolKind;
 
-/// Between two questions whether the background polls have looked.
-const LOOK: Duration = Duration::from_millis(50);
-
-/// Most of these questions: polls that rest see nothing, and then no hits are served either.
-const LOOKS_MAX: u32 = 100;
+/// Polls that have not looked for so long rest, and then no hits are served either.
+const LOOK_MAX: Duration = Duration::from_secs(5);
 
 /// Audits under way at once, per worker: they must not crowd out clients.
 const AUDITS_MAX: usize = 4;
@@ -72,15 +69,11 @@ impl Worker {
 
     /// Waits until a background poll that began after this call has ended.
     async fn looked(&self) {
-        let looks = || self.coherence.shared.looks.load(Ordering::SeqCst);
-        let before = looks();
-        for _ in 0..LOOKS_MAX {
-            // The one under way may have asked already.
-            if looks() >= before + 2 {
-                return;
-            }
-            tokio::time::sleep(LOOK).await;
-        }
+        let mut looks = self.coherence.shared.looks.subscribe();
+        let before = *looks.borrow();
+        // The one under way may have asked already.
+        let twice = looks.wait_for(|&looks| looks >= before + 2);
+        let _ = tokio::time::timeout(LOOK_MAX, twice).await;
     }
 
     /// Whether an entry is still there and nothing is known that speaks against it.
