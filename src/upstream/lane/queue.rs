@@ -36,12 +36,17 @@ impl<T> Queue<T> {
 
     /// Takes back the owed, none of them written, that have waited for `patience` at `now`.
     pub fn take_back(&mut self, now: u64, patience: u64) -> Vec<Owed<T>> {
-        let patient = self.owed.iter().position(|owed| now.saturating_sub(owed.sent) < patience);
-        let patient = patient.unwrap_or(self.owed.len());
-        let kept_from = self.owed.get(patient).map_or(self.queued, |owed| owed.group);
-        let late: Vec<Owed<T>> = self.owed.drain(..patient).collect();
+        self.take_back_while(|owed| now.saturating_sub(owed.sent) >= patience)
+    }
+
+    /// Takes back the first of the owed, none of them written, of which this holds; of a group all or none.
+    pub fn take_back_while(&mut self, holds: impl Fn(&Owed<T>) -> bool) -> Vec<Owed<T>> {
+        let kept = self.owed.iter().position(|owed| !holds(owed));
+        let kept_from = kept.and_then(|kept| self.owed.get(kept)).map_or(self.queued, |owed| owed.group);
+        let taken = self.owed.partition_point(|owed| owed.group < kept_from);
+        let taken: Vec<Owed<T>> = self.owed.drain(..taken).collect();
         self.drop_until(kept_from);
-        late
+        taken
     }
 
     fn drop_until(&mut self, offset: u64) {
@@ -101,6 +106,16 @@ mod tests {
         assert!(queue.take_back(10, 9).is_empty());
         assert_eq!(waiters(queue.take_back(u64::MAX, 0)), [4, 5]);
         assert!(queue.out.is_empty() && queue.written == queue.queued);
+    }
+
+    #[test]
+    fn of_a_group_all_are_taken_back_or_none() {
+        let mut queue = queue(&[1, 3, 2]);
+        assert_eq!(waiters(queue.take_back_while(|owed| owed.waiter < 3)), [0]);
+        assert_eq!(queue.out, "command 01command 02command 03command 04command 05");
+        assert_eq!(waiters(queue.take_back_while(|owed| owed.waiter < 4)), [1, 2, 3]);
+        assert_eq!(queue.out, "command 04command 05");
+        assert_eq!(queue.written + queue.out.len() as u64, queue.queued);
     }
 
     #[test]
