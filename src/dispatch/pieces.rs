@@ -3,6 +3,7 @@
 //! A client that does not read is never waited for here: past its output limit it is closed and the rest of
 //! its replies is swallowed. Such replies are never filled.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
@@ -22,9 +23,16 @@ pub struct Pieces {
     /// What the rewriting has yet to take.
     rest: BytesMut,
     /// Kept until it is whole, because it is to be held for fences; `None` once there was no room.
-    held: Option<BytesMut>,
+    held: Option<Gathered>,
     /// Whether it is to be; `None` before its first piece.
     holds: Option<bool>,
+}
+
+/// Bytes of a reply that are kept until it is whole; they count as held for as long.
+struct Gathered {
+    bytes: BytesMut,
+    /// The worker's count of held bytes.
+    held: Rc<Cell<usize>>,
 }
 
 // === impl Worker ===
@@ -41,14 +49,13 @@ impl Worker {
     ) {
         lane.standing.lease.renew(owed.sent);
         let first = pieces.is_none();
-        let under_way = pieces.get_or_insert_with(|| Pieces::of(&owed.waiter));
+        let under_way = pieces.get_or_insert_with(|| Pieces::of(&owed.waiter, &self.held));
         let bytes = under_way.rewritten(bytes);
         match &owed.waiter {
             Waiter::Reply(ticket, _, after) if under_way.is_held(after, || self.others_need_fence(Some(lane))) => {
-                let room = self.settings.held_max_bytes.saturating_sub(self.held.get());
-                under_way.gather(&bytes, room);
+                under_way.gather(&bytes, self.settings.held_max_bytes);
                 if last {
-                    self.whole_at_last(lane, ticket, after, under_way.held.take());
+                    self.whole_at_last(lane, ticket, after, under_way.whole());
                 }
             }
             Waiter::Reply(ticket, _, after) => {
@@ -68,9 +75,9 @@ impl Worker {
                 }
             }
             Waiter::Snapshot(snapshot, ticket) if snapshot.is_part() => {
-                under_way.gather(&bytes, self.settings.held_max_bytes.saturating_sub(self.held.get()));
+                under_way.gather(&bytes, self.settings.held_max_bytes);
                 if last {
-                    match under_way.held.take() {
+                    match under_way.whole() {
                         Some(reply) => self.snapshot_taken(lane, snapshot, ticket, &reply),
                         None => {
                             lane.standing.land();
@@ -121,7 +128,7 @@ impl Worker {
 // === impl Pieces ===
 
 impl Pieces {
-    fn of(waiter: &Waiter) -> Pieces {
+    fn of(waiter: &Waiter, held: &Rc<Cell<usize>>) -> Pieces {
         let rewrite = match waiter {
             Waiter::Reply(_, rewrite, _) => rewrite.clone(),
             Waiter::Fetch(flight) => flight.shape.map_or(Rewrite::No, Rewrite::Resp2),
@@ -133,7 +140,8 @@ impl Pieces {
             Rewrite::Resp2(shape) => Some(Downgrade::new(shape)),
             Rewrite::Exec(shapes) => Some(Downgrade::exec(shapes.into_vec())),
         };
-        Pieces { downgrade, rest: BytesMut::new(), held: Some(BytesMut::new()), holds: None }
+        let gathered = Gathered { bytes: BytesMut::new(), held: Rc::clone(held) };
+        Pieces { downgrade, rest: BytesMut::new(), held: Some(gathered), holds: None }
     }
 
     /// Whether it is kept until it is whole, because fences sent after its first byte must return first. Decided
@@ -147,11 +155,19 @@ impl Pieces {
         })
     }
 
-    fn gather(&mut self, bytes: &[u8], room: usize) {
+    fn gather(&mut self, bytes: &[u8], max: usize) {
         match &mut self.held {
-            Some(held) if held.len() + bytes.len() <= room => held.extend_from_slice(bytes),
-            held => *held = None,
+            Some(gathered) if gathered.held.get() + bytes.len() <= max => {
+                gathered.held.set(gathered.held.get() + bytes.len());
+                gathered.bytes.extend_from_slice(bytes);
+            }
+            no_room => *no_room = None,
         }
+    }
+
+    /// All that was gathered, no longer counted; `None` if there was no room.
+    fn whole(&mut self) -> Option<BytesMut> {
+        self.held.take().map(|mut gathered| gathered.take())
     }
 
     fn rewritten(&mut self, bytes: Bytes) -> Bytes {
@@ -166,5 +182,39 @@ impl Pieces {
             let _ = self.rest.split_to(taken);
         }
         out.freeze()
+    }
+}
+
+// === impl Gathered ===
+
+impl Gathered {
+    fn take(&mut self) -> BytesMut {
+        self.held.set(self.held.get().saturating_sub(self.bytes.len()));
+        std::mem::take(&mut self.bytes)
+    }
+}
+
+impl Drop for Gathered {
+    fn drop(&mut self) {
+        self.take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_large_replies_under_way_share_one_limit() {
+        let held = Rc::new(Cell::new(0));
+        let [mut one, mut other] = [(); 2].map(|()| Pieces::of(&Waiter::Heartbeat, &held));
+        one.gather(&[0; 6], 10);
+        other.gather(&[0; 6], 10);
+        assert_eq!((held.get(), other.whole()), (6, None));
+        other = Pieces::of(&Waiter::Heartbeat, &held);
+        other.gather(&[0; 4], 10);
+        assert_eq!((one.whole().map(|bytes| bytes.len()), held.get()), (Some(6), 4));
+        drop(other);
+        assert_eq!(held.get(), 0);
     }
 }

@@ -64,11 +64,12 @@ impl Worker {
                     driver.keep(owed);
                     None
                 }
-                Ok(Some(Arrived::LastPiece(owed, bytes))) => {
+                Ok(Some(Arrived::LastPiece(owed, frame, bytes))) => {
                     self.piece(lane, &owed, bytes, pieces, true);
                     *pieces = None;
+                    let stuck = owed.waiter.ends_block() && !ends_block(&frame);
                     self.piece_done(lane, owed);
-                    None
+                    stuck.then_some(Loss::Distrusted)
                 }
                 Err(loss) => Some(loss),
             };
@@ -116,7 +117,7 @@ impl Worker {
             }
             Waiter::Fetch(flight) => {
                 self.cells.observe(Histogram::UpstreamLatency, self.now().saturating_sub(owed.sent), 1);
-                self.landed(lane, &flight, frame, bytes);
+                self.landed(lane, &flight, frame, bytes, shared);
             }
             Waiter::Caching(flight) => flight.caching.set(bytes == b"+OK\r\n"),
             Waiter::Pttl(flight) => flight.pttl.set(integer(bytes)),
@@ -245,25 +246,39 @@ impl Worker {
     }
 
     /// A flight's reply: put in if it may be, then handed to everybody who waits.
-    fn landed(&self, lane: &Rc<TrackedLane>, flight: &Rc<Flight<Ticket>>, frame: &Frame, bytes: &[u8]) {
+    fn landed(
+        &self,
+        lane: &Rc<TrackedLane>,
+        flight: &Rc<Flight<Ticket>>,
+        frame: &Frame,
+        bytes: &[u8],
+        shared: Option<&Bytes>,
+    ) {
         self.flights.land(flight);
         lane.standing.land();
         let rewrite = flight.shape.map_or(Rewrite::No, Rewrite::Resp2);
         let reply = rewritten(&rewrite, frame, bytes);
         let waiters = std::mem::take(&mut *flight.waiters.borrow_mut());
-        match self.coherence.fill(flight, &lane.standing, bytes.get(frame.start..).unwrap_or_default(), &reply) {
+        // One copy at most: the entry's, or one for all who wait.
+        let filled = self.coherence.fill(flight, &lane.standing, bytes.get(frame.start..).unwrap_or_default(), &reply);
+        let shared = match (&filled, &reply) {
+            (Ok(entry), _) => Some(entry.reply.clone()),
+            (Err(_), Cow::Borrowed(_)) => shared.cloned(),
+            (Err(_), Cow::Owned(_)) => None,
+        };
+        match filled {
             Ok(entry) => {
                 self.cells.add(Counter::Fills, 1);
                 self.store.insert(Arc::new(entry));
             }
             Err(reason) => self.not_filled(flight, reason),
         }
-        if let [only] = &waiters[..] {
-            return self.deliver_copy(only, &reply);
-        }
-        let reply = Bytes::copy_from_slice(&reply);
-        for ticket in &waiters {
-            self.deliver(ticket, &reply, true);
+        match (&waiters[..], shared) {
+            ([only], None) => self.deliver_copy(only, &reply),
+            (waiters, shared) => {
+                let reply = shared.unwrap_or_else(|| Bytes::copy_from_slice(&reply));
+                waiters.iter().for_each(|ticket| self.deliver(ticket, &reply, true));
+            }
         }
     }
 

@@ -114,7 +114,7 @@ pub enum Arrived<'a, T> {
     /// A piece of a large reply that is still coming in; its owed must be given back by `keep`.
     Piece(Owed<T>, Bytes),
     /// The last piece of it.
-    LastPiece(Owed<T>, Bytes),
+    LastPiece(Owed<T>, Frame, Bytes),
 }
 
 type Attempt = Pin<Box<dyn Future<Output = Result<(Stream, Ready, BytesMut), HandshakeError>>>>;
@@ -298,8 +298,10 @@ impl<T> Driver<T> {
             link.buf.advance(start);
             link.taken = 0;
             let bytes = link.buf.split_to(frame.len).freeze();
-            let last = std::mem::take(&mut link.in_pieces);
-            return Ok(Some(if last { Arrived::LastPiece(owed, bytes) } else { Arrived::Large(owed, frame, bytes) }));
+            return Ok(Some(match std::mem::take(&mut link.in_pieces) {
+                true => Arrived::LastPiece(owed, frame, bytes),
+                false => Arrived::Large(owed, frame, bytes),
+            }));
         }
         Ok(Some(Arrived::Reply(owed, frame, link.buf.get(start..link.taken).unwrap_or_default())))
     }
@@ -336,9 +338,13 @@ impl<T> Driver<T> {
         false
     }
 
-    /// After `Event::Lost`: what was written and is owed; what was not stays queued for the next connection.
-    pub fn owed_after_loss(&mut self) -> Vec<Owed<T>> {
-        self.lane.queue.borrow_mut().split_written()
+    /// After `Event::Lost`: what was written and is owed; what was not stays queued for the next connection, but for
+    /// the first of them for which nobody waits any more.
+    pub fn owed_after_loss(&mut self, is_waited_for: impl Fn(&T) -> bool) -> Vec<Owed<T>> {
+        let mut queue = self.lane.queue.borrow_mut();
+        let mut owed = queue.split_written();
+        owed.extend(queue.take_back_while(|owed| !is_waited_for(&owed.waiter)));
+        owed
     }
 
     /// After `Event::Unreachable`: everything queued, if waiting for another attempt makes no sense.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{IMPATIENT, allow_loss, is_ready};
+use crate::support::resp::{encode, words};
 use crate::support::{Kind, Scripted, Server, Sidecar, V, eventually};
 
 #[test]
@@ -124,4 +125,28 @@ fn a_rotated_password_is_read_anew_at_the_next_connect() {
     operator.line("CLIENT KILL TYPE normal SKIPME yes");
     eventually("it is back", || conn.line("GET k") == V::bulk("1"));
     assert_eq!(conn.line("WATCH k"), V::Simple("OK".into()), "dedicated connections too");
+}
+
+#[test]
+fn an_exec_that_does_not_end_the_transaction_ends_the_lane() {
+    // Redis has no such reply: whoever sends it may still be in MULTI, for everybody on the lane.
+    let large = "x".repeat(3 << 20);
+    for reply in [String::from("+QUEUED\r\n"), format!("${}\r\n{large}\r\n", large.len())] {
+        let upstream = Scripted::start(move |turn| {
+            while let Some(command) = turn.next() {
+                match command.join(" ").as_str() {
+                    "GET k" => turn.reply("$1\r\nv\r\n"),
+                    "EXEC" => turn.reply(&reply),
+                    _ => turn.reply("+QUEUED\r\n"),
+                }
+            }
+        });
+        let sidecar = Sidecar::start(&upstream, "");
+        let mut conn = sidecar.conn();
+        assert_eq!(conn.line("GET k"), V::bulk("v"));
+        allow_loss(&sidecar);
+        conn.send_raw(&["MULTI", "GET k", "EXEC"].map(|line| encode(&words(line))).concat());
+        eventually("the lane is given up", || sidecar.metric("sidecache_lane_losses_total") == 1.0);
+        assert_eq!(sidecar.conn().line("GET k"), V::bulk("v"));
+    }
 }
