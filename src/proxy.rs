@@ -11,13 +11,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
 use crate::admin::scrape::{Scraper, Target};
 use crate::admin::{Admin, Pages, Readiness, Ready, polls};
 use crate::cache::Mode;
-use crate::client::listener::{self, Doors};
+use crate::client::listener::{self, Doors, Inbox};
 use crate::client::registry::Registry as Clients;
 use crate::coherence::Shared;
 use crate::command::Policy;
@@ -27,7 +27,6 @@ use crate::dispatch::{ClientLimits, Worker};
 use crate::net::{Address, Listener};
 use crate::telemetry::Registry;
 use crate::upstream::identity::Credentials;
-use crate::upstream::topology::{NodeId, Topology};
 use crate::upstream::url::{UpstreamUrl, UrlError};
 
 /// Between two publications of what is cheaper to look up than to count.
@@ -86,7 +85,9 @@ impl Proxy {
         let addresses = listeners.iter().filter_map(|listener| listener.local_address().ok()).collect();
         let admin = start_admin(&config, &settings, &registry, &readiness)?;
 
-        let (senders, inboxes): (Vec<_>, Vec<_>) = (0..config.threads).map(|_| unbounded_channel()).unzip();
+        let (doors, clients_in): (Vec<_>, Vec<_>) = (0..config.threads).map(|_| unbounded_channel()).unzip();
+        let (senders, messages_in): (Vec<_>, Vec<_>) = (0..config.threads).map(|_| unbounded_channel()).unzip();
+        let inboxes = clients_in.into_iter().zip(messages_in).map(|(clients, messages)| Inbox { clients, messages });
         let busy = senders.iter().map(|_| AtomicBool::new(false)).collect();
         let peers = Arc::new(Peers { senders: senders.clone(), busy });
         let mut workers = Vec::new();
@@ -107,7 +108,7 @@ impl Proxy {
             workers.push((sender.clone(), thread));
         }
         let doors = Arc::new(Doors {
-            workers: senders,
+            workers: doors,
             loads,
             registry: clients,
             max_clients: config.client.max_clients,
@@ -153,7 +154,6 @@ impl Proxy {
 
 fn settings(config: &Config) -> Result<Settings, StartError> {
     let url = UpstreamUrl::parse(&config.upstream.url)?;
-    let Topology::Standalone { address } = &url.topology;
     Ok(Settings {
         client: ClientLimits {
             output_pause_bytes: config.client.output_pause_bytes,
@@ -165,7 +165,6 @@ fn settings(config: &Config) -> Result<Settings, StartError> {
         cache: config.cache.clone(),
         credentials: Credentials::new(&config.upstream, &url.identity),
         upstream: config.upstream.clone(),
-        address: address.clone(),
         db: url.db,
         held_max_bytes: config.upstream.held_max_bytes,
         topology: url.topology,
@@ -178,7 +177,7 @@ fn bind(text: &str) -> Result<Listener, StartError> {
 }
 
 fn target(settings: &Settings) -> Option<Target> {
-    let address = settings.topology.address(NodeId(0))?.clone();
+    let address = settings.address();
     let identity = settings.credentials.identity().ok()?;
     Some(Target {
         address,
@@ -250,7 +249,7 @@ async fn watch_reachable(shared: Arc<Shared>, readiness: Arc<Readiness>) {
 /// A worker's thread.
 fn run_worker(
     parts: Parts,
-    inbox: UnboundedReceiver<Message>,
+    inbox: Inbox,
     clients: Arc<Clients>,
     loads: Arc<Vec<AtomicUsize>>,
     drain_timeout: Duration,
@@ -262,7 +261,7 @@ fn run_worker(
     runtime.block_on(async move {
         let worker = Worker::new(parts);
         // Whether upstream is there is to be known before the first client asks.
-        worker.lane(0, worker.settings.db).queue.want();
+        worker.main_lane().queue.want();
         let publisher = std::rc::Rc::clone(&worker);
         tokio::task::spawn_local(async move {
             loop {

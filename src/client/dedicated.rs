@@ -427,7 +427,8 @@ impl Connection {
         }
         if let Some(db) = checked.standing.answered(expect, piece) {
             checked.connection.note_db(db);
-            let lane = self.worker.lane(self.session.lane().identity, db);
+            let mine = self.session.lane();
+            let lane = self.worker.lane(mine.node, mine.identity, db);
             self.worker.ride(&self.session, lane);
         }
         if let Some(error) = expect.instead() {

@@ -2,12 +2,14 @@
 //!
 //! *Invariant:* a failing accept(2) (file descriptors exhausted) backs off and goes on; it neither spins nor ends.
 
+use std::cell::{Cell, RefCell};
 use std::io::Write;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::connection::Connection;
@@ -22,13 +24,13 @@ use crate::telemetry::metrics::Counter;
 /// First and longest pause after a failed accept(2).
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
-/// Between two looks at whether a draining worker's clients have gone.
-const DRAIN_LOOK: Duration = Duration::from_millis(10);
+/// Through it a worker gets its clients.
+pub type Door = UnboundedSender<(Accepted, Place)>;
 
 /// Where accepted clients go.
 pub struct Doors {
     /// The workers, by index.
-    pub workers: Vec<UnboundedSender<Message>>,
+    pub workers: Vec<Door>,
     /// Clients of each.
     pub loads: Arc<Vec<AtomicUsize>>,
     /// All clients.
@@ -73,7 +75,7 @@ impl Doors {
         if let (Some(worker), Some(load)) = (self.workers.get(index), self.loads.get(index)) {
             load.fetch_add(1, Ordering::Relaxed);
             // A worker that has ended takes nobody: the socket is closed by dropping it.
-            let _ = worker.send(Message::Client(accepted, Box::new(place)));
+            let _ = worker.send((accepted, place));
         }
     }
 }
@@ -101,79 +103,106 @@ fn reject(accepted: Accepted) {
     };
 }
 
+/// How a worker is reached.
+pub struct Inbox {
+    /// Its clients.
+    pub clients: UnboundedReceiver<(Accepted, Place)>,
+    /// Its peers and the process.
+    pub messages: UnboundedReceiver<Message>,
+}
+
+/// A worker's clients.
+#[derive(Default)]
+struct Guests {
+    /// How many there are.
+    count: Cell<usize>,
+    /// Those to wake when the process drains.
+    sessions: RefCell<Vec<Weak<Session>>>,
+    /// Rings when the last one has gone.
+    gone: Notify,
+}
+
 /// A worker's life: takes clients and its peers' messages until it has drained.
 pub async fn serve(
     worker: Rc<Worker>,
-    mut inbox: UnboundedReceiver<Message>,
+    mut inbox: Inbox,
     registry: Arc<Registry>,
     loads: Arc<Vec<AtomicUsize>>,
     drain_timeout: Duration,
 ) {
-    let clients = Rc::new(std::cell::Cell::new(0_usize));
-    let sessions: Rc<std::cell::RefCell<Vec<std::rc::Weak<Session>>>> = Rc::default();
-    while let Some(message) = inbox.recv().await {
-        worker.begin_batch();
-        match message {
-            Message::Client(accepted, place) => {
-                let Ok(place) = place.downcast::<Place>() else { continue };
+    let guests = Rc::new(Guests::default());
+    loop {
+        tokio::select! {
+            Some((accepted, place)) = inbox.clients.recv() => {
                 let (worker, registry, loads) = (Rc::clone(&worker), Arc::clone(&registry), Arc::clone(&loads));
-                let (clients, sessions) = (Rc::clone(&clients), Rc::clone(&sessions));
-                clients.set(clients.get() + 1);
+                let guests = Rc::clone(&guests);
+                guests.count.set(guests.count.get() + 1);
                 tokio::task::spawn_local(async move {
                     let index = worker.index;
                     if let Some(connection) = connection(&worker, accepted, &registry, &place) {
-                        remember(&sessions, connection.session());
-                        connection.serve(*place).await;
+                        guests.remember(connection.session());
+                        connection.serve(place).await;
                     }
-                    clients.set(clients.get() - 1);
+                    guests.one_has_gone();
                     loads.get(index).into_iter().for_each(|load| {
                         load.fetch_sub(1, Ordering::Relaxed);
                     });
                 });
             }
-            Message::Fence { from, id } => worker.fence_for(from, id),
-            Message::Fenced { id } => worker.fenced_by(id),
-            Message::Drain => break,
+            message = inbox.messages.recv() => match message {
+                Some(Message::Drain) | None => break,
+                Some(message) => told(&worker, &message),
+            },
         }
-        worker.flush();
     }
     worker.draining.set(true);
-    sessions.borrow().iter().filter_map(std::rc::Weak::upgrade).for_each(|session| session.wake());
-    drain(&worker, &mut inbox, &clients, drain_timeout).await;
+    guests.sessions.borrow().iter().filter_map(Weak::upgrade).for_each(|session| session.wake());
+    // Peers' fences are still served.
+    let drained = async {
+        while guests.count.get() > 0 {
+            tokio::select! {
+                () = guests.gone.notified() => {}
+                Some(message) = inbox.messages.recv() => told(&worker, &message),
+            }
+        }
+    };
+    let _ = tokio::time::timeout(drain_timeout, drained).await;
 }
 
-/// Waits until the clients have gone, within the limit; peers' fences are still served.
-async fn drain(
-    worker: &Rc<Worker>,
-    inbox: &mut UnboundedReceiver<Message>,
-    clients: &std::cell::Cell<usize>,
-    limit: Duration,
-) {
-    let end = tokio::time::Instant::now() + limit;
-    while clients.get() > 0 && tokio::time::Instant::now() < end {
-        match tokio::time::timeout(DRAIN_LOOK, inbox.recv()).await {
-            Ok(Some(Message::Fence { from, id })) => worker.fence_for(from, id),
-            Ok(Some(Message::Fenced { id })) => worker.fenced_by(id),
-            Ok(None) => tokio::time::sleep(DRAIN_LOOK).await,
-            _ => {}
+fn told(worker: &Worker, message: &Message) {
+    worker.begin_batch();
+    match *message {
+        Message::Fence { from, id } => worker.fence_for(from, id),
+        Message::Fenced { id } => worker.fenced_by(id),
+        Message::Drain => {}
+    }
+    worker.flush();
+}
+
+// === impl Guests ===
+
+impl Guests {
+    /// Keeps track of a session for the drain, forgetting those that have gone now and then.
+    fn remember(&self, session: &Rc<Session>) {
+        let mut sessions = self.sessions.borrow_mut();
+        if sessions.len() == sessions.capacity() {
+            sessions.retain(|session| session.strong_count() > 0);
         }
-        worker.flush();
+        sessions.push(Rc::downgrade(session));
+    }
+
+    fn one_has_gone(&self) {
+        self.count.set(self.count.get() - 1);
+        if self.count.get() == 0 {
+            self.gone.notify_one();
+        }
     }
 }
 
 fn connection(worker: &Rc<Worker>, accepted: Accepted, registry: &Arc<Registry>, place: &Place) -> Option<Connection> {
     let (read, write) = accepted.into_stream().ok()?.into_split();
     let settings = &worker.settings;
-    let lane = worker.lane(0, settings.db);
+    let lane = worker.main_lane();
     let session = Session::new(Arc::clone(&place.card), write, lane, !settings.client.require_auth);
     Some(Connection::new(Rc::clone(worker), session, Arc::clone(registry), read))
-}
-
-/// Keeps track of sessions for the drain, forgetting those that have gone now and then.
-fn remember(sessions: &std::cell::RefCell<Vec<std::rc::Weak<Session>>>, session: &Rc<Session>) {
-    let mut sessions = sessions.borrow_mut();
-    if sessions.len() == sessions.capacity() {
-        sessions.retain(|session| session.strong_count() > 0);
-    }
-    sessions.push(Rc::downgrade(session));
 }

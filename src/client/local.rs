@@ -171,7 +171,7 @@ impl Connection {
 
     fn reset(&mut self) {
         let settings = &self.worker.settings;
-        self.worker.ride(&self.session, self.worker.lane(0, settings.db));
+        self.worker.ride(&self.session, self.worker.main_lane());
         self.session.speak(false);
         self.session.voice.set(Voice::On);
         self.session.authenticated.set(!settings.client.require_auth);
@@ -184,7 +184,8 @@ impl Connection {
         let canonical = |text: &&str| text.parse::<u32>().is_ok_and(|db| db.to_string() == **text);
         let db = args.get(1).and_then(|db| std::str::from_utf8(db).ok()).filter(canonical);
         let Some(db) = db.and_then(|db| db.parse().ok()) else { return self.forward_alone(args).await };
-        let lane = self.worker.lane(self.session.lane().identity, db);
+        let mine = self.session.lane();
+        let lane = self.worker.lane(mine.node, mine.identity, db);
         match self.ready(&lane).await {
             Ok(()) => {
                 self.worker.ride(&self.session, lane);
@@ -220,8 +221,8 @@ impl Connection {
     /// Has upstream decide; the client rides that user's lane from then on. Returns the reply of a refusal.
     async fn authenticate(&mut self, identity: &Identity) -> Option<Vec<u8>> {
         let account = self.worker.account(identity);
-        let db = self.session.lane().db;
-        let lane = self.worker.lane(account, db);
+        let mine = self.session.lane();
+        let lane = self.worker.lane(mine.node, account, mine.db);
         let fresh = !lane.queue.is_up();
         let mut refused = self.ready(&lane).await.err();
         if refused.is_none() && !fresh {

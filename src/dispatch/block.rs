@@ -106,7 +106,7 @@ impl Block {
 impl Worker {
     /// Sends a whole block on the session's lane: one place in the client's replies per command.
     pub fn send_block(&self, session: &Rc<Session>, block: Block, bytes: &[u8]) {
-        let lane = session.lane();
+        let lane = self.route(session, None);
         self.unpark(session);
         let hold = Hold::new();
         let commands = block.ends.len();

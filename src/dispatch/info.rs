@@ -64,7 +64,7 @@ impl Worker {
             let _ = write!(text, "{name}:{value}\r\n");
         };
         line("sidecache_version", &env!("CARGO_PKG_VERSION"));
-        line("sidecache_upstream", &self.settings.address);
+        line("sidecache_upstream", &self.settings.topology);
         line("sidecache_mode", &mode);
         line("sidecache_threads", &self.peers.senders.len());
         line("sidecache_clients", &registry.gauge(Gauge::Clients));

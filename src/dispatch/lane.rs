@@ -13,6 +13,7 @@ use crate::coherence::{Keys, Standing};
 use crate::protocol::downgrade::Shape;
 use crate::upstream::handshake::Ready;
 use crate::upstream::lane::Lane;
+use crate::upstream::topology::NodeId;
 
 /// Whose reply it is: a place among a client's replies.
 #[derive(Clone)]
@@ -98,6 +99,8 @@ pub struct TrackedLane {
     pub queue: Rc<Lane<Waiter>>,
     /// What its entries rest on.
     pub standing: Standing,
+    /// Where it goes.
+    pub node: NodeId,
     /// The upstream user, by its number in this worker.
     pub identity: u32,
     /// The database.
@@ -125,6 +128,15 @@ pub enum Trouble {
     Unreachable(String),
     /// Upstream's own refusal, a whole error line with CRLF.
     Refused(Vec<u8>),
+}
+
+// === impl Waiter ===
+
+impl Waiter {
+    /// Whether the reply is that of an EXEC.
+    pub fn ends_block(&self) -> bool {
+        matches!(self, Waiter::Reply(_, _, After::Exec(_)) | Waiter::Tombstone(After::Exec(_)))
+    }
 }
 
 // === impl TrackedLane ===

@@ -20,6 +20,7 @@ use crate::upstream::dedicated::{Checkout, Dedicated, PoolError, PoolKind};
 use crate::upstream::handshake::{Hello, Purpose, handshake};
 use crate::upstream::identity::{Credentials, Identity};
 use crate::upstream::lane::{Connect, LARGE_REPLY, Lane, Limits};
+use crate::upstream::topology::NodeId;
 
 /// Names learned from upstream are forgotten beyond so many: a client that makes them up fills no memory.
 const LEARNED_MAX: usize = 4096;
@@ -30,13 +31,32 @@ const SPARE_LANES: usize = 16;
 // === impl Worker ===
 
 impl Worker {
-    /// The lane of a user and database.
-    pub fn lane(&self, identity: u32, db: u32) -> Rc<TrackedLane> {
-        let found = self.lanes.borrow().iter().find(|lane| lane.identity == identity && lane.db == db).cloned();
-        found.unwrap_or_else(|| self.open_lane(identity, db))
+    /// The lane that a client begins on.
+    pub fn main_lane(&self) -> Rc<TrackedLane> {
+        self.lane(self.settings.topology.node(None), 0, self.settings.db)
     }
 
-    fn open_lane(&self, identity: u32, db: u32) -> Rc<TrackedLane> {
+    /// The lane to a node, of a user and database.
+    pub fn lane(&self, node: NodeId, identity: u32, db: u32) -> Rc<TrackedLane> {
+        let is = |lane: &&Rc<TrackedLane>| lane.node == node && lane.identity == identity && lane.db == db;
+        let found = self.lanes.borrow().iter().find(is).cloned();
+        found.unwrap_or_else(|| self.open_lane(node, identity, db))
+    }
+
+    /// The lane that a command of a client rides, by the first key it names: its own, unless that key lives on another
+    /// node.
+    pub fn route(&self, session: &Session, key: Option<&[u8]>) -> Rc<TrackedLane> {
+        let lane = session.lane();
+        let node = self.settings.topology.node(key);
+        if lane.node == node { lane } else { self.lane(node, lane.identity, lane.db) }
+    }
+
+    /// Whether a client without SELECT and AUTH rides this lane; readiness goes by it.
+    pub fn is_main(&self, lane: &TrackedLane) -> bool {
+        lane.identity == 0 && lane.db == self.settings.db
+    }
+
+    fn open_lane(&self, node: NodeId, identity: u32, db: u32) -> Rc<TrackedLane> {
         let settings = &self.settings;
         let upstream = &settings.upstream;
         let limits = Limits {
@@ -51,7 +71,7 @@ impl Worker {
         let given = self.account_at(identity).and_then(|account| account.identity.clone());
         let credentials = given.map_or_else(|| settings.credentials.clone(), Credentials::from);
         let kill = Rc::new(Cell::new(None));
-        let connect = connecting(Arc::clone(settings), credentials, db, Rc::clone(&kill));
+        let connect = connecting(Arc::clone(settings), node, credentials, db, Rc::clone(&kill));
         let number = self.next_lane.get();
         self.next_lane.set(number + 1);
         let backoff = Backoff::new(upstream.backoff_min, upstream.backoff_max, boottime() ^ u64::from(number) << 32);
@@ -59,6 +79,7 @@ impl Worker {
         let lane = Rc::new(TrackedLane {
             queue,
             standing: Standing::new(number),
+            node,
             identity,
             db,
             fencing: Cell::new(false),
@@ -87,22 +108,20 @@ impl Worker {
     pub fn gone(&self, session: &Session) {
         // Late replies still belong to the lane it rode.
         if session.replies.borrow().is_settled() {
-            self.ride(session, self.lane(0, self.settings.db));
+            self.ride(session, self.main_lane());
         }
     }
 
     /// A client rides this lane no longer. Of the lanes that clients have asked for and nobody rides, a few are kept for
     /// who comes next; beyond, the oldest go: who changes passwords, or tries many, fills no memory.
     fn left(&self, lane: Rc<TrackedLane>) {
-        if lane.identity == 0 && lane.db == self.settings.db {
+        if self.is_main(&lane) {
             return;
         }
         drop(lane);
         // The list's and the driver's.
-        let unused = |lane: &&Rc<TrackedLane>| {
-            let main = lane.identity == 0 && lane.db == self.settings.db;
-            !main && Rc::strong_count(lane) == 2 && lane.queue.depth() == 0
-        };
+        let unused =
+            |lane: &&Rc<TrackedLane>| !self.is_main(lane) && Rc::strong_count(lane) == 2 && lane.queue.depth() == 0;
         let mut spare: Vec<_> = self.lanes.borrow().iter().filter(unused).map(|lane| lane.standing.number()).collect();
         spare.truncate(spare.len().saturating_sub(SPARE_LANES));
         for number in spare {
@@ -152,7 +171,7 @@ impl Worker {
     pub async fn check_out(&self, account: &Account, kind: PoolKind) -> Result<Checkout, PoolError> {
         let credentials =
             || account.identity.clone().map_or_else(|| self.settings.credentials.clone(), Credentials::from);
-        let open = || Dedicated::new(self.settings.address.clone(), &credentials(), &self.settings.upstream);
+        let open = || Dedicated::new(self.settings.address(), &credentials(), &self.settings.upstream);
         account.pools.get_or_init(open).get(kind).await
     }
 
@@ -188,14 +207,20 @@ impl Worker {
 }
 
 /// How a lane gets its connections: the name is resolved and the password read anew each time.
-fn connecting(settings: Arc<Settings>, credentials: Credentials, db: u32, kill: Rc<Cell<Option<u64>>>) -> Connect {
+fn connecting(
+    settings: Arc<Settings>,
+    node: NodeId,
+    credentials: Credentials,
+    db: u32,
+    kill: Rc<Cell<Option<u64>>>,
+) -> Connect {
     Box::new(move || {
         let (settings, credentials, kill) = (Arc::clone(&settings), credentials.clone(), kill.get());
         Box::pin(async move {
             let upstream = &settings.upstream;
             let identity = credentials.identity()?;
             let options = ConnectOptions { timeout: upstream.connect_timeout, user_timeout: upstream.command_timeout };
-            let mut stream = Stream::connect(&settings.address, options).await?;
+            let mut stream = Stream::connect(settings.topology.address(node), options).await?;
             let hello = Hello {
                 identity: &identity,
                 db,

@@ -1,7 +1,7 @@
 //! A lane comes, goes, or is late: what becomes of what it held and of those who wait.
 //!
-//! *Invariant:* every place that is owed a reply gets one, and whatever a command may have done is applied to the cache before
-//! its client is told.
+//! *Invariant:* every place that is owed a reply gets one, and whatever a command may have done is applied to the cache
+//! before its client is told.
 
 use std::rc::Rc;
 
@@ -23,7 +23,7 @@ impl Worker {
             (Mode::Tracking, Tracking::On) => Mode::Tracking,
             (Mode::Tracking, Tracking::Unavailable(reason)) => {
                 tracing::warn!(
-                    upstream = %self.settings.address, db = lane.db, %reason,
+                    upstream = %self.settings.topology, db = lane.db, %reason,
                     "upstream cannot track: entries live ttl_mode_age at most and promise P3 does not hold"
                 );
                 Mode::Ttl
@@ -32,7 +32,7 @@ impl Worker {
         };
         lane.standing.begin(mode);
         self.coherence.shared.reachable.send_if_modified(|reachable| reachable.replace(true) != Some(true));
-        tracing::debug!(upstream = %self.settings.address, db = lane.db, id = ready.connection_id, "lane connected");
+        tracing::debug!(upstream = %self.settings.topology, db = lane.db, id = ready.connection_id, "lane connected");
         lane.connection_id.set(ready.connection_id);
         lane.kill.set(None);
         *lane.ready.borrow_mut() = Some(ready);
@@ -53,11 +53,11 @@ impl Worker {
         lane.fencing.set(false);
         self.publish_lanes();
         if matches!(loss, Loss::Idle) {
-            tracing::debug!(upstream = %self.settings.address, db = lane.db, "lane closed: unused");
+            tracing::debug!(upstream = %self.settings.topology, db = lane.db, "lane closed: unused");
         } else {
             self.cells.add(Counter::LaneLosses, 1);
             self.cells.add(Counter::EpochBumpsLaneLost, 1);
-            tracing::warn!(upstream = %self.settings.address, db = lane.db, cause = %loss, "lane lost");
+            tracing::warn!(upstream = %self.settings.topology, db = lane.db, cause = %loss, "lane lost");
             *lane.trouble.borrow_mut() = Some(Trouble::Unreachable(loss.to_string()));
             // Where it was we who gave up, its successor ends it at the server, or a late write of it could follow a
             // newer one. Where the other side has, the server may have been restarted, and the id be a stranger's.
@@ -69,7 +69,8 @@ impl Worker {
         }
         let error = Error::Lost { upstream: self.upstream_name(), cause: loss.to_string() };
         let holds = std::mem::take(&mut *lane.next_fence.borrow_mut());
-        let lost = driver.owed_after_loss();
+        // Who has been told that it took too long must not find it done later.
+        let lost = driver.owed_after_loss(|waiter| !matches!(waiter, Waiter::Tombstone(_) | Waiter::Heartbeat));
         let kept = lane.queue.next_order() - lane.queue.depth() as u64;
         let mut cleared = Vec::new();
         for owed in lost {
@@ -112,9 +113,9 @@ impl Worker {
         }
         if !self.is_main(lane) && matches!(trouble, Trouble::Refused(_)) {
             // A client's own SELECT or AUTH: it gets the answer, no operator needs to know.
-            tracing::debug!(upstream = %self.settings.address, db = lane.db, cause = %error, "refused by upstream");
+            tracing::debug!(upstream = %self.settings.topology, db = lane.db, cause = %error, "refused by upstream");
         } else if lane.trouble.borrow().as_ref() != Some(&trouble) {
-            tracing::warn!(upstream = %self.settings.address, db = lane.db, cause = %error, "no connection to upstream");
+            tracing::warn!(upstream = %self.settings.topology, db = lane.db, cause = %error, "no connection to upstream");
         }
         if let Trouble::Refused(line) = &trouble {
             for owed in driver.give_up() {
@@ -123,11 +124,6 @@ impl Worker {
         }
         *lane.trouble.borrow_mut() = Some(trouble);
         lane.changed.notify_waiters();
-    }
-
-    /// Whether readiness goes by this lane.
-    fn is_main(&self, lane: &TrackedLane) -> bool {
-        lane.identity == 0 && lane.db == self.settings.db
     }
 
     /// The oldest commands have waited too long: told so; or the lane is silent and given up.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::lane::{Rewrite, Ticket, TrackedLane, Waiter};
+use super::read::CACHING;
 use super::session::Session;
 use super::worker::Worker;
 use crate::cache::entry::{Lookup, Namespace};
@@ -46,8 +47,9 @@ impl Worker {
             self.cells.command(Class::Mget, Outcome::Forwarded);
             return self.forward_read(session, row, args);
         }
-        let lane = session.lane();
-        let mut found = self.parts_of(session.namespace(), &lane, args);
+        let lane = self.route(session, args.get(1));
+        let namespace = lane.standing.namespace(session.resp3());
+        let mut found = self.parts_of(namespace, &lane, args);
         let snapshot = self.settings.cache.mget == Mget::Snapshot;
         if snapshot && found.len() > 1 && found.iter().flatten().any(|entry| !entry.tracked) {
             // Parts kept right by age alone may be of different moments.
@@ -58,7 +60,7 @@ impl Worker {
         }
         self.cells.command(Class::Mget, Outcome::Miss);
         let shape = self.shape(session, &lane, row, args);
-        let parts = self.parts_to_fill(session.namespace(), &lane, args, &found, row);
+        let parts = self.parts_to_fill(namespace, &lane, args, &found, row);
         let split = self.settings.cache.mget == Mget::Split && found.iter().any(Option::is_some);
         if parts.is_empty() && !split {
             return self.forward_read(session, row, args);
@@ -137,7 +139,6 @@ impl Worker {
     }
 
     fn fetch_parts(&self, session: &Rc<Session>, lane: &Rc<TrackedLane>, args: &Args<'_>, snapshot: Snapshot) {
-        const CACHING: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n";
         let number = session.replies.borrow_mut().expect_other(session.mute());
         let ticket = Ticket { session: Rc::clone(session), number, attempt: 0 };
         let parts = snapshot.parts.len();

@@ -1,11 +1,10 @@
 //! What happens to one command. Read [`Worker::dispatch`] once from top to bottom: every way a command can go is
 //! an early return with a name. Nothing here waits: what must wait is told to the client's task as a [`Flow`].
 //!
-//! Around it: `worker` (what a thread owns), `session` (one client), `replies` and `output` (what it is owed),
-//! `read` and `mget` (the cache's ways), `block` (transactions on the lane), `lane` and `turn` (what arrives), `loss` (a lane comes
-//! and goes),
-//! `pieces` (large replies), `fence` (news must not overtake), `retry` (reads after a lost
-//! connection), `audit`, `publish` (gauges).
+//! Around it: `worker` (what a thread owns), `session` (one client), `replies` and `output` (what it is owed), `read`
+//! and `mget` (the cache's ways), `block` (transactions on the lane), `lane` and `turn` (what arrives), `lanes` (which
+//! there are), `loss` (one comes and goes), `pieces` (large replies), `fence` (news must not overtake), `retry` (reads
+//! after a lost connection), `audit`, `info` (INFO's section of ours), `publish` (gauges).
 
 pub mod audit;
 pub mod block;
@@ -33,7 +32,6 @@ use crate::command::{Row, look_up};
 use crate::error::Error;
 use crate::protocol::Args;
 use crate::telemetry::labels::{Class, Outcome};
-use crate::upstream::topology::NodeId;
 use fence::Hold;
 use lane::{After, Rewrite, Ticket, Waiter};
 pub use session::Session;
@@ -83,7 +81,6 @@ impl Worker {
         if args.raw.len() > self.settings.upstream.large_request_bytes {
             return Flow::Dedicated(class);
         }
-        let NodeId(_node) = self.node(row, args);
         match class {
             Class::Read => match self.read(session, row, args) {
                 Flow::Next => {}
@@ -108,11 +105,6 @@ impl Worker {
         Flow::Next
     }
 
-    /// The node that a command goes to.
-    fn node(&self, row: &Row, args: &Args<'_>) -> NodeId {
-        self.settings.topology.node(row.single_key(args))
-    }
-
     /// Answers with an error of our own, in the command's turn.
     pub fn refuse(&self, session: &Rc<Session>, class: Class, error: &Error) -> Flow {
         self.unpark(session);
@@ -133,7 +125,7 @@ impl Worker {
     pub fn forward(&self, session: &Rc<Session>, row: &Row, args: &Args<'_>, class: Class, after: After) {
         self.unpark(session);
         self.cells.command(class, Outcome::Forwarded);
-        let lane = session.lane();
+        let lane = self.route(session, row.single_key(args));
         let rewrite = self.shape(session, &lane, row, args).map_or(Rewrite::No, Rewrite::Resp2);
         let number = session.replies.borrow_mut().expect_other(session.mute());
         let ticket = Ticket { session: Rc::clone(session), number, attempt: 0 };
@@ -163,7 +155,7 @@ impl Worker {
         self.unpark(session);
         self.cells.command(Class::Script, Outcome::Forwarded);
         self.unknown_written();
-        let lane = session.lane();
+        let lane = self.route(session, row.single_key(args));
         let rewrite = self.shape(session, &lane, row, args).map_or(Rewrite::No, Rewrite::Resp2);
         let number = session.replies.borrow_mut().expect_other(session.mute());
         let ticket = Ticket { session: Rc::clone(session), number, attempt: 0 };
@@ -202,13 +194,14 @@ impl Worker {
         let learned = learned.narrow(args);
         let mut keys: Vec<&[u8]> = Vec::new();
         let known = learned.each_key(args, |key| keys.push(key));
+        let first = keys.first().copied();
         let keys = Keys::of(&self.coherence.shared.generations, keys);
         let class = if self.policy.is_plain(&name) && known { Class::Write } else { learned.class() };
         match class {
-            Class::Plain => self.forward_raw(session, args, After::Nothing),
+            Class::Plain => self.forward_raw(session, first, args, After::Nothing),
             Class::Write if known => {
                 self.coherence.written(&keys);
-                self.forward_raw(session, args, After::News(keys));
+                self.forward_raw(session, first, args, After::News(keys));
             }
             _ => return Flow::Dedicated(Class::Unknown),
         }
@@ -216,10 +209,10 @@ impl Worker {
         Flow::Next
     }
 
-    fn forward_raw(&self, session: &Rc<Session>, args: &Args<'_>, after: After) {
+    fn forward_raw(&self, session: &Rc<Session>, first: Option<&[u8]>, args: &Args<'_>, after: After) {
         self.unpark(session);
         self.cells.command(Class::Unknown, Outcome::Forwarded);
-        let lane = session.lane();
+        let lane = self.route(session, first);
         let number = session.replies.borrow_mut().expect_other(session.mute());
         let ticket = Ticket { session: Rc::clone(session), number, attempt: 0 };
         self.send(&lane, args.raw, ticket, Rewrite::No, after);

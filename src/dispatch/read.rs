@@ -22,7 +22,7 @@ use crate::telemetry::labels::{Bypass, Class, Outcome};
 use crate::telemetry::metrics::{Counter, Gauge};
 
 /// What makes the next command tracked.
-const CACHING: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n";
+pub(super) const CACHING: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n";
 
 /// Most reads of one client that may be parked; beyond, they are fetched.
 const PARKED_MAX: usize = 1024;
@@ -88,8 +88,8 @@ impl Worker {
             self.forward(session, row, args, Class::Plain, After::Nothing);
             return Flow::Next;
         };
-        let lane = session.lane();
-        let lookup = Lookup::new(&self.seed, session.namespace(), args.raw);
+        let lane = self.route(session, Some(key));
+        let lookup = Lookup::new(&self.seed, lane.standing.namespace(session.resp3()), args.raw);
         let valid = |entry: &Entry| self.coherence.valid(entry, &lane.standing, self.now());
         let settled = session.replies.borrow().is_settled();
         let hit = |entry: &Arc<Entry>| valid(entry).then(|| self.hit(session, &lane, entry));
@@ -186,10 +186,10 @@ impl Worker {
         let reads = session.replies.borrow_mut().fetch_parked();
         self.cells.shift(Gauge::ParkedReadsNow, -(parked as i64));
         self.cells.add(Counter::ParkedReadsRefetched, reads.len() as u64);
-        let lane = session.lane();
         // What they rested on is swallowed; they rest on what comes next.
-        session.rests_on(lane.queue.next_order());
+        session.rests_on(session.lane().queue.next_order());
         for (number, attempt, read) in reads {
+            let lane = self.route(session, Some(read.key_bytes()));
             let ticket = Ticket { session: Rc::clone(session), number, attempt };
             if read.plain {
                 let rewrite = read.shape.map_or(Rewrite::No, Rewrite::Resp2);
@@ -204,10 +204,10 @@ impl Worker {
 
     /// A plain read goes out whole without a flight; it may have to be sent anew if it stands behind a parked one.
     pub fn forward_read(&self, session: &Rc<Session>, row: &'static Row, args: &Args<'_>) {
-        let lane = session.lane();
-        let lookup = Lookup { hash: 0, namespace: session.namespace(), request: args.raw };
+        let lane = self.route(session, args.get(1));
+        let lookup = Lookup { hash: 0, namespace: lane.standing.namespace(session.resp3()), request: args.raw };
         let shape = self.shape(session, &lane, row, args);
-        let reading = Reading { row, lookup, key: args.get(0).unwrap_or_default(), shape };
+        let reading = Reading { row, lookup, key: args.get(1).unwrap_or_default(), shape };
         let number = session.replies.borrow_mut().expect(|| reading.keep(None, true), session.mute());
         let ticket = Ticket { session: Rc::clone(session), number, attempt: 0 };
         self.send(&lane, args.raw, ticket, shape.map_or(Rewrite::No, Rewrite::Resp2), After::Nothing);

@@ -11,7 +11,6 @@ use std::task::Waker;
 
 use super::lane::TrackedLane;
 use super::replies::Replies;
-use crate::cache::entry::Namespace;
 use crate::net::WriteHalf;
 
 /// Whether a client wants replies (CLIENT REPLY).
@@ -155,11 +154,6 @@ impl Session {
     pub fn speak(&self, resp3: bool) {
         self.card.proto.store(if resp3 { 3 } else { 2 }, Ordering::Relaxed);
         self.resp3.set(resp3);
-    }
-
-    /// The namespace of its replies.
-    pub fn namespace(&self) -> Namespace {
-        self.lane.borrow().standing.namespace(self.resp3.get())
     }
 
     /// Whether the command under way is to be answered with silence.

@@ -21,7 +21,7 @@ use crate::coherence::{Coherence, Shared};
 use crate::command::Learned;
 use crate::command::policy::Policy;
 use crate::error::Error;
-use crate::net::{Accepted, Address, boottime};
+use crate::net::{Address, boottime};
 use crate::telemetry::labels::{ErrorKind, Outcome};
 use crate::telemetry::metrics::{Counter, Histogram};
 use crate::telemetry::{Cells, Registry};
@@ -35,10 +35,8 @@ const BUFFERS: usize = 4;
 /// A larger buffer is not kept.
 const BUFFER_MAX: usize = 64 * 1024;
 
-/// What a worker is told by others.
+/// What a worker is told by its peers, and by the process.
 pub enum Message {
-    /// A client has come, with its place in the registry (`client` knows what that is).
-    Client(Accepted, Box<dyn std::any::Any + Send>),
     /// Another worker asks for fences on this one's lanes.
     Fence {
         /// Which worker.
@@ -71,9 +69,7 @@ pub struct Settings {
     pub cache: crate::cache::Config,
     /// The upstream side's.
     pub upstream: crate::upstream::Config,
-    /// Where upstream is.
-    pub address: Address,
-    /// Which node a command goes to.
+    /// Which nodes upstream consists of, and which of them a command goes to.
     pub topology: Topology,
     /// The configured upstream user.
     pub credentials: Credentials,
@@ -132,8 +128,8 @@ pub struct Worker {
     pub remote: RefCell<HashMap<u64, Rc<Hold>>>,
     /// The next number in `remote`.
     pub next_remote: Cell<u64>,
-    /// Bytes held for fences.
-    pub held: Cell<usize>,
+    /// Bytes held for fences, or until a reply is whole.
+    pub held: Rc<Cell<usize>>,
     /// A buffer for requests of our own.
     pub scratch: RefCell<BytesMut>,
     /// Empty buffers for reading, lent to clients while they have something to say.
@@ -174,6 +170,15 @@ pub struct Parts {
     pub registry: Arc<Registry>,
 }
 
+// === impl Settings ===
+
+impl Settings {
+    /// Where dedicated connections go.
+    pub fn address(&self) -> Address {
+        self.topology.address(self.topology.node(None)).clone()
+    }
+}
+
 // === impl Worker ===
 
 impl Worker {
@@ -183,7 +188,7 @@ impl Worker {
         let workers = peers.senders.len().max(1) as u64;
         let cache = settings.cache.clone();
         let window = u32::try_from(cache.admission_window.as_secs()).unwrap_or(u32::MAX);
-        let pools = Dedicated::new(settings.address.clone(), &settings.credentials, &settings.upstream);
+        let pools = Dedicated::new(settings.address(), &settings.credentials, &settings.upstream);
         Rc::new_cyclic(|me| Worker {
             me: Weak::clone(me),
             index,
@@ -202,7 +207,7 @@ impl Worker {
             peers,
             remote: RefCell::default(),
             next_remote: Cell::new(0),
-            held: Cell::new(0),
+            held: Rc::default(),
             scratch: RefCell::default(),
             buffers: RefCell::default(),
             hits: Cell::new(0),
@@ -245,7 +250,7 @@ impl Worker {
 
     /// Upstream's name in errors and logs.
     pub fn upstream_name(&self) -> String {
-        self.settings.address.to_string()
+        self.settings.topology.to_string()
     }
 
     /// This worker has entries or flights from here on: news elsewhere must ask for its fences.

@@ -2,6 +2,8 @@
 //!
 //! An enum and not a trait: the kinds are few, known, and decided by the URL's scheme.
 
+use std::fmt;
+
 use crate::net::Address;
 
 /// One node, by its place in the topology.
@@ -28,17 +30,19 @@ impl Topology {
         }
     }
 
-    /// Where a node listens; `None` if there is no such node.
-    pub fn address(&self, node: NodeId) -> Option<&Address> {
+    /// Where a node listens.
+    pub fn address(&self, _node: NodeId) -> &Address {
         match self {
-            Topology::Standalone { address } => (node == NodeId(0)).then_some(address),
+            Topology::Standalone { address } => address,
         }
     }
+}
 
-    /// All nodes.
-    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + use<> {
+/// As operators know it.
+impl fmt::Display for Topology {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Topology::Standalone { .. } => std::iter::once(NodeId(0)),
+            Topology::Standalone { address } => address.fmt(f),
         }
     }
 }
@@ -52,8 +56,7 @@ mod tests {
         let address = Address::Tcp { host: "h".into(), port: 1 };
         let topology = Topology::Standalone { address: address.clone() };
         assert_eq!(topology.node(None), topology.node(Some(b"k")));
-        assert_eq!(topology.nodes().collect::<Vec<_>>(), [NodeId(0)]);
-        assert_eq!(topology.address(NodeId(0)), Some(&address));
-        assert_eq!(topology.address(NodeId(1)), None);
+        assert_eq!(topology.address(topology.node(None)), &address);
+        assert_eq!(topology.to_string(), "h:1");
     }
 }
