@@ -117,6 +117,7 @@ impl Connection {
             let _ = tokio::time::timeout(limit, self.farewell()).await;
         }
         self.session.close();
+        self.worker.unsubscribe_all(&self.session);
         self.worker.gone(&self.session);
         self.worker.cells.shift(Gauge::Clients, -1);
         drop(place);
@@ -260,6 +261,12 @@ impl Connection {
                     _ => self.dedicated(Class::Unknown, &args).await?,
                 }
             }
+            Flow::Settle => {
+                let flow = self.worker.dispatch(&self.session, &args);
+                if !matches!(flow, Flow::Next) && !self.answered_here(flow, &args) {
+                    Box::pin(self.slow(flow, request)).await?;
+                }
+            }
         }
         self.worker.flush_one(&self.session);
         Ok(())
@@ -293,7 +300,7 @@ impl Connection {
     /// Waits; errors when the connection is over.
     pub(super) async fn wait(&mut self, until: Until) -> Result<(), Over> {
         let idle = self.worker.settings.client.idle_timeout;
-        if idle.is_zero() || until != Until::Read {
+        if idle.is_zero() || until != Until::Read || self.session.is_subscribed() {
             return std::future::poll_fn(|cx| self.poll_until(cx, until)).await;
         }
         self.wait_idle(idle).await

@@ -269,6 +269,11 @@ impl Connection {
             }
         }
         let class = row.map_or(Class::Unknown, |row| row.class(args));
+        if class == Class::Subscribe && self.session.is_subscribed() && checked.standing.shares_subscriptions() {
+            self.wait_for_replies(checked).await?;
+            self.worker.dispatch(&self.session, args);
+            return self.wait(Until::Settled).await;
+        }
         self.send_dedicated(checked, class, args);
         Ok(())
     }
@@ -452,7 +457,7 @@ impl Connection {
     }
 
     fn pass_on(&self, piece: &Piece) {
-        self.session.replies.borrow_mut().out.share(&piece.bytes);
+        self.session.replies.borrow_mut().pass_on(&piece.bytes, piece.last);
     }
 
     fn has_room_to_read(&self) -> bool {

@@ -5,9 +5,9 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use super::news::{Kind, kind_of};
 use crate::coherence::Keys;
 use crate::command::Row;
+use crate::dispatch::pubsub::news::{News, Topic, news_of};
 use crate::error::Error;
 use crate::protocol::Args;
 use crate::protocol::frame::{Value, decode};
@@ -40,17 +40,6 @@ pub enum Effect {
     Unsubscription(Topic),
     /// Changes the connection in ways that are not followed: it stays this client's until it leaves.
     Keep,
-}
-
-/// What is subscribed to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Topic {
-    /// SUBSCRIBE.
-    Channel,
-    /// PSUBSCRIBE.
-    Pattern,
-    /// SSUBSCRIBE.
-    Shard,
 }
 
 /// A reply that is owed on a dedicated connection.
@@ -246,6 +235,11 @@ impl Standing {
         self.is_subscribed() || self.unseen || self.monitors
     }
 
+    /// Whether a subscription made now is not this connection's own affair.
+    pub fn shares_subscriptions(&self) -> bool {
+        !self.multi && !self.unseen && !self.is_subscribed()
+    }
+
     /// Why a read is not answered from the cache here.
     pub fn bypass(&self) -> Bypass {
         if self.is_subscribed() {
@@ -420,19 +414,19 @@ impl Standing {
         // Who is subscribed gets no other arrays than PING's; who is about to be gets those of earlier commands.
         let begun = self.unseen || self.subscribed.iter().any(|topic| !topic.is_empty());
         let told = begun || expected.front().is_some_and(Expect::is_subscription);
-        told && piece.first && piece.kind == b'*' && kind_of(piece).is_some()
+        told && piece.first && piece.kind == b'*' && news_in(piece).is_some()
     }
 
     /// Takes note of a push or message: confirmations change what is subscribed.
     pub fn heard(&mut self, piece: &Piece, expected: &mut VecDeque<Expect>) {
-        let Some(Kind::Confirmation { topic, begins, channel }) = kind_of(piece) else { return };
+        let Some(News::Confirmation { topic, begins, name }) = news_in(piece) else { return };
         let subscribed = &mut self.subscribed[topic as usize];
-        match (begins, channel) {
-            (true, Some(channel)) => {
-                subscribed.insert(channel);
+        match (begins, name) {
+            (true, Some(name)) => {
+                subscribed.insert(name);
             }
-            (false, Some(channel)) => {
-                subscribed.remove(&channel);
+            (false, Some(name)) => {
+                subscribed.remove(&name);
             }
             // Nothing was subscribed.
             (_, None) => {}
@@ -446,6 +440,10 @@ impl Standing {
             }
         }
     }
+}
+
+fn news_in(piece: &Piece) -> Option<News<'_>> {
+    news_of(piece.bytes.get(piece.start..)?)
 }
 
 fn effect_of(row: &Row, args: &Args<'_>) -> Effect {

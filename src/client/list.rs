@@ -127,7 +127,7 @@ impl Filter {
             && is(&self.local_address, &card.local_address)
             && is(&self.user, &user(card))
             // Replicas and masters are no clients of ours.
-            && self.kind.as_ref().is_none_or(|kind| kind == "normal")
+            && self.kind.as_ref().is_none_or(|kind| kind == if is_subscribed(card) { "pubsub" } else { "normal" })
     }
 }
 
@@ -148,23 +148,32 @@ fn user(card: &Card) -> String {
     if user.is_empty() { "default".into() } else { user }
 }
 
+fn is_subscribed(card: &Card) -> bool {
+    card.subscriptions.iter().any(|count| count.load(Ordering::Relaxed) > 0)
+}
+
 /// One client's line.
 fn line(card: &Card) -> String {
     let now = boottime();
     let seconds = |then: u64| now.saturating_sub(then) / 1_000_000_000;
     let words = card.words.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let subscriptions = card.subscriptions.each_ref().map(|count| count.load(Ordering::Relaxed));
     let mut line = String::new();
     // Writing to a String does not fail.
     let _ = writeln!(
         line,
-        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags=N db={} sub=0 psub=0 ssub=0 multi=-1 user={} resp={} lib-name={} lib-ver={}",
+        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi=-1 user={} resp={} lib-name={} lib-ver={}",
         card.id,
         card.address,
         card.local_address,
         words.name,
         seconds(card.since),
         seconds(card.last.load(Ordering::Relaxed)),
+        if is_subscribed(card) { "P" } else { "N" },
         card.db.load(Ordering::Relaxed),
+        subscriptions[0],
+        subscriptions[1],
+        subscriptions[2],
         if words.user.is_empty() { "default" } else { &words.user },
         card.proto.load(Ordering::Relaxed),
         words.lib_name,

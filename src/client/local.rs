@@ -52,6 +52,14 @@ impl Connection {
 
     /// A PONG means that upstream was alive a moment ago: answered here only while the lease says so.
     fn ping(&mut self, row: &'static Row, args: &Args<'_>) -> bool {
+        if self.session.careful.get() && args.len() <= 2 {
+            // In RESP2's subscribe mode.
+            let mut reply = BytesMut::from(&b"*2\r\n$4\r\npong\r\n"[..]);
+            encode::bulk(&mut reply, args.get(1).unwrap_or_default());
+            self.worker.count_local(Class::Local);
+            self.session.replies.borrow_mut().answer(&reply, self.session.mute());
+            return true;
+        }
         let lane = self.session.lane();
         let alive = lane.standing.lease.holds(self.worker.now(), self.worker.coherence.max_staleness);
         if !alive || args.len() > 2 {
@@ -171,6 +179,7 @@ impl Connection {
 
     fn reset(&mut self) {
         let settings = &self.worker.settings;
+        self.worker.unsubscribe_all(&self.session);
         self.worker.ride(&self.session, self.worker.main_lane());
         self.session.speak(false);
         self.session.voice.set(Voice::On);

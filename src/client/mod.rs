@@ -9,7 +9,6 @@ pub mod effects;
 pub mod list;
 pub mod listener;
 pub mod local;
-pub mod news;
 pub mod registry;
 
 pub use config::Config;

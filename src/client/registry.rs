@@ -40,6 +40,7 @@ impl Registry {
             last: AtomicU64::new(now),
             db: AtomicU64::new(0),
             proto: AtomicU64::new(2),
+            subscriptions: Default::default(),
             upstream_id: AtomicU64::new(0),
             killed: false.into(),
             words: Mutex::default(),
