@@ -309,7 +309,7 @@ impl Connection {
     async fn wait_idle(&mut self, idle: Duration) -> Result<(), Over> {
         match tokio::time::timeout(idle, std::future::poll_fn(|cx| self.poll_until(cx, Until::Read))).await {
             Ok(over) => over,
-            Err(_) if !self.session.replies.borrow().is_settled() => Ok(()),
+            Err(_) if !self.session.replies.borrow().is_settled() || self.session.is_subscribed() => Ok(()),
             Err(_) => {
                 self.worker.cells.add(Counter::ClientsClosedIdle, 1);
                 Err(Over)

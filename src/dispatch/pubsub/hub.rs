@@ -139,11 +139,8 @@ impl Worker {
         connection.taint();
         let mut patience = Instant::now();
         loop {
-            let waiting = std::mem::take(&mut *hub.out.borrow_mut());
-            if !waiting.is_empty() {
+            if self.append(hub, &mut connection) {
                 patience = Instant::now();
-                self.cells.add(Counter::UpstreamBytesOut, waiting.len() as u64);
-                connection.send(&waiting, 0);
             }
             if hub.is_idle() {
                 return Vec::new();
@@ -168,8 +165,16 @@ impl Worker {
             while let Ok(Some(piece)) = connection.buffered_reply() {
                 pieces.push(piece);
             }
-            self.take_news(hub, &pieces).await;
+            self.take_news(hub, &mut connection, &pieces).await;
         }
+    }
+
+    /// Appends what is to be written; whether there was anything.
+    fn append(&self, hub: &Hub, connection: &mut Connection) -> bool {
+        let waiting = std::mem::take(&mut *hub.out.borrow_mut());
+        self.cells.add(Counter::UpstreamBytesOut, waiting.len() as u64);
+        connection.send(&waiting, 0);
+        !waiting.is_empty()
     }
 
     /// The reply of an error of our own, which is counted.
@@ -179,12 +184,20 @@ impl Worker {
     }
 
     /// Handles what has come, behind one fence for all of it.
-    async fn take_news(&self, hub: &Rc<Hub>, pieces: &[Piece]) {
+    async fn take_news(&self, hub: &Rc<Hub>, connection: &mut Connection, pieces: &[Piece]) {
         let value = |piece: &Piece| piece.bytes.slice(piece.start.min(piece.bytes.len())..);
         let values: Vec<Bytes> = pieces.iter().map(value).collect();
         let tells = values.iter().any(|value| matches!(news_of(value), Some(News::Message { .. })));
         if tells && self.others_need_fence(None) {
-            self.fenced().await;
+            let mut fenced = std::pin::pin!(self.fenced());
+            // Commands go on meanwhile; what writing them says is heard at the next read.
+            while let Some(()) = tokio::select! {
+                () = &mut fenced => None,
+                () = hub.ring.notified() => Some(()),
+            } {
+                self.append(hub, connection);
+                let _ = connection.flush().await;
+            }
         }
         self.begin_batch();
         for value in &values {

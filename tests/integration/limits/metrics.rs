@@ -66,6 +66,11 @@ fn every_metric_moves_when_what_it_counts_happens() {
     reads_and_writes(&server, &mut conn);
     seen.shows(&sidecar, "sidecache_cache_evictions_total");
     seen.shows(&sidecar, "sidecache_audit_checks_total");
+    let mut subscriber = sidecar.conn();
+    subscriber.line("SUBSCRIBE ch");
+    server.outside("PUBLISH ch m");
+    seen.shows(&sidecar, "sidecache_subscriptions");
+    seen.shows(&sidecar, "sidecache_messages_total");
     pools_and_clients(&sidecar, &mut seen);
     orders(&server, &mut seen);
     idle_and_fat(&server, &mut seen);
