@@ -27,6 +27,7 @@ mod limits;
 mod news;
 mod orders;
 mod push_matrix;
+mod reconnects;
 mod secrets;
 mod sessions;
 mod shapes;
