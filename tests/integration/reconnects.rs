@@ -1,5 +1,5 @@
 //! A lane is lost and comes again: what was certainly not sent is sent then, in its order; reads in flight once more,
-//! writes never.
+//! writes never; and a server that takes connections only to drop them is not stormed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use crate::faults::allow_loss;
 use crate::support::resp::words;
-use crate::support::wait::holds_within;
-use crate::support::{Conn, Scripted, Sidecar, V, eventually};
+use crate::support::wait::{holds_within, pass, steadily};
+use crate::support::{Conn, Link, Scripted, Server, Sidecar, V, eventually};
 
 /// Patience that no busy machine uses up.
 const PATIENT: &str = "upstream.command_timeout = '60s'\nupstream.connect_timeout = '20s'";
+
+/// Pauses that no test outlives.
+const LONG_PAUSES: &str = "upstream.backoff_min = '1h'\nupstream.backoff_max = '1h'";
 
 const FIFO: &str = "sidecache_lane_fifo_commands";
 
@@ -129,4 +132,75 @@ fn readers_of_one_fetch_that_was_lost_share_the_next() {
     dropped.store(true, Ordering::SeqCst);
     readers.iter_mut().for_each(|reader| assert_eq!(reader.value(), V::bulk("k")));
     assert_eq!(sent_again(&upstream), ["GET k"]);
+}
+
+/// An upstream that completes a lane's handshake and drops it.
+fn dropping() -> Scripted {
+    Scripted::start(|turn| {
+        turn.take("CLIENT ID");
+        if turn.next().is_some_and(|command| command.join(" ") == "CLIENT ID") {
+            turn.reply(":7\r\n");
+        }
+    })
+}
+
+/// Lanes that have handshaken.
+fn lanes(upstream: &Scripted) -> usize {
+    upstream.received("CLIENT ID")
+}
+
+#[test]
+fn a_server_that_drops_each_connection_after_its_handshake_is_tried_again_after_a_pause() {
+    let upstream = dropping();
+    let sidecar = Sidecar::start_alone(&upstream, &format!("cache.mode = 'off'\n{LONG_PAUSES}"));
+    allow_loss(&sidecar);
+    eventually("it pauses", || sidecar.metric(r#"sidecache_lanes{state="backoff"}"#) == 1.0);
+    steadily("there is one attempt", Duration::from_millis(300), || lanes(&upstream) == 1);
+}
+
+#[test]
+fn a_lane_that_was_steady_is_replaced_at_once() {
+    let server = Server::redis();
+    let link = Link::to(server.addr());
+    let sidecar = Sidecar::start(&link, LONG_PAUSES);
+    allow_loss(&sidecar);
+    let mut conn = sidecar.conn();
+    // From here on a connection counts as steady.
+    pass(Duration::from_millis(1100));
+    link.cut();
+    eventually("it is back", || conn.line("SET k 1") == V::Simple("OK".into()));
+}
+
+#[test]
+fn nor_is_it_stormed_by_clients_that_ask_again_and_again() {
+    // Lanes of another database: nobody but clients wants them back.
+    let upstream = Scripted::start(|turn| {
+        turn.take("SELECT");
+        if turn.next().is_some_and(|command| command[0] == "SELECT") {
+            turn.reply("+OK\r\n");
+            turn.next();
+        }
+    });
+    let toml = format!("cache.mode = 'off'\nupstream.connect_timeout = '200ms'\n{LONG_PAUSES}");
+    let sidecar = Sidecar::start(&upstream, &toml);
+    allow_loss(&sidecar);
+    let mut conn = sidecar.conn();
+    assert_eq!(conn.line("SELECT 1"), V::Simple("OK".into()));
+    assert!(is_lost(&conn.line("APPEND k x")));
+    for _ in 0..5 {
+        let text = conn.line("APPEND k x").text();
+        assert!(text.contains("not executed"), "{text}");
+    }
+    assert_eq!((upstream.received("SELECT 1"), upstream.received("APPEND k x")), (1, 1));
+}
+
+#[test]
+fn a_lane_closed_for_want_of_use_stays_closed() {
+    let server = Server::redis();
+    let sidecar = Sidecar::start(&server, "upstream.lane_idle_timeout = '200ms'\ncache.mode = 'off'");
+    let mut conn = sidecar.conn();
+    assert_eq!(conn.line("SELECT 1"), V::Simple("OK".into()));
+    eventually("there is no lane", || sidecar.metric_sum("sidecache_lanes") == 0.0);
+    assert_eq!(server.calls("select"), 1);
+    assert_eq!(conn.line("SET k 1"), V::Simple("OK".into()));
 }
