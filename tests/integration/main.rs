@@ -17,6 +17,7 @@ mod clients;
 mod coherence;
 mod command_table;
 mod dedicated;
+mod denied;
 mod differential;
 mod faults;
 mod fills;
