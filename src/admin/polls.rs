@@ -89,7 +89,7 @@ async fn poll_until_failure(
 impl Seen {
     /// A poll has failed: as long as nothing is known, hash fields with TTLs may be held.
     fn nothing(&mut self, shared: &Shared, error: &super::scrape::NoInfo) {
-        if matches!(error, super::scrape::NoInfo::Redis(error) if error.code() == Some("NOPERM")) && !self.warned {
+        if error.is_denial() && !self.warned {
             self.warned = true;
             tracing::warn!(
                 %error,

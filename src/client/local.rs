@@ -350,10 +350,10 @@ impl Connection {
         let connected = async {
             loop {
                 let changed = lane.changed.notified();
-                lane.queue.want();
                 if lane.queue.is_up() {
                     return Ok(());
                 }
+                lane.queue.want();
                 changed.await;
                 if let Some(Trouble::Refused(line)) = &*lane.trouble.borrow()
                     && !lane.queue.is_up()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::coherence::stage::Stage;
 use crate::support::wait::pass;
-use crate::support::{Kind, Scripted, Sidecar, V, eventually};
+use crate::support::{Conn, Kind, Scripted, Sidecar, V, eventually};
 
 const VIOLATIONS: &str = "sidecache_audit_violations_total";
 const CHECKS: &str = "sidecache_audit_checks_total";
@@ -28,10 +28,9 @@ fn forgetful() -> Scripted {
     })
 }
 
-#[test]
-fn a_skipped_push_is_reported_and_ends_the_use_of_the_cache() {
-    let upstream = forgetful();
-    let sidecar = Sidecar::start(&upstream, "cache.audit_every = 1");
+/// A sidecar that has met a violation, and the client whose reads it served.
+fn violated(upstream: &Scripted, toml: &str) -> (Sidecar, Conn) {
+    let sidecar = Sidecar::start(upstream, toml);
     sidecar.allow_log("no invalidation explains");
     let mut client = sidecar.conn();
     (0..4).for_each(|_| assert_eq!(client.line("GET k"), V::bulk("1")));
@@ -40,6 +39,13 @@ fn a_skipped_push_is_reported_and_ends_the_use_of_the_cache() {
         client.line("GET k");
         sidecar.metric(VIOLATIONS) >= 1.0
     });
+    (sidecar, client)
+}
+
+#[test]
+fn a_skipped_push_is_reported_and_ends_the_use_of_the_cache() {
+    let upstream = forgetful();
+    let (sidecar, mut client) = violated(&upstream, "cache.audit_every = 1");
     let told = |line: &String| line.contains("no invalidation explains") && line.contains("GET");
     eventually("it is logged", || sidecar.logs().iter().any(told));
     assert_eq!(sidecar.metric("sidecache_audit_bypass"), 1.0);
@@ -51,15 +57,7 @@ fn a_skipped_push_is_reported_and_ends_the_use_of_the_cache() {
 #[test]
 fn a_violation_is_only_counted_if_so_configured() {
     let upstream = forgetful();
-    let sidecar = Sidecar::start(&upstream, "cache.audit_every = 1\ncache.audit_bypass = false");
-    sidecar.allow_log("no invalidation explains");
-    let mut client = sidecar.conn();
-    (0..4).for_each(|_| assert_eq!(client.line("GET k"), V::bulk("1")));
-    // The first look of the background polls drops what was filled before it: there are hits to audit after that, too.
-    eventually("it is reported", || {
-        client.line("GET k");
-        sidecar.metric(VIOLATIONS) >= 1.0
-    });
+    let (_sidecar, mut client) = violated(&upstream, "cache.audit_every = 1\ncache.audit_bypass = false");
     // The lease has lapsed meanwhile; this read renews it.
     client.line("GET k");
     let before = upstream.received("CLIENT CACHING YES");

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::{everything, started};
+use crate::limits::rss;
 use crate::support::redis::Kind;
 use crate::support::{Conn, Server, Sidecar, V, eventually};
 
@@ -46,17 +47,8 @@ fn a_client_that_never_reads_is_paused_and_costs_no_more_than_its_share() {
     let sent = stuff(&lazy, &request, 20_000_000);
     assert!(sent < 20_000_000, "all was taken");
     eventually("it is paused", || sidecar.metric("sidecache_clients_paused") == 1.0);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", sidecar.pid())).unwrap();
-    let rss: usize = status
-        .lines()
-        .find_map(|l| l.strip_prefix("VmRSS:"))
-        .unwrap()
-        .split_whitespace()
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap();
-    assert!(rss < 100 * 1024, "{rss} KiB");
+    let rss = rss(&sidecar);
+    assert!(rss < 100 << 20, "{rss} bytes");
     // Others do not notice.
     let mut other = sidecar.conn();
     for _ in 0..100 {
@@ -100,17 +92,8 @@ fn a_subscriber_that_never_reads_is_closed_at_its_limit_and_upstream_is_free() {
         publisher.ask(&["PUBLISH", "ch", &message]);
         sent += 1;
     }
-    let status = std::fs::read_to_string(format!("/proc/{}/status", sidecar.pid())).unwrap();
-    let rss: usize = status
-        .lines()
-        .find_map(|l| l.strip_prefix("VmRSS:"))
-        .unwrap()
-        .split_whitespace()
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap();
-    assert!(rss < 60 * 1024, "{rss} KiB");
+    let rss = rss(&sidecar);
+    assert!(rss < 60 << 20, "{rss} bytes");
     drop(lazy);
     eventually("upstream is free", || server.outside("PUBSUB NUMSUB ch").items()[1].int() == 0);
 }
