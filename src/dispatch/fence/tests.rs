@@ -10,6 +10,7 @@ use super::super::worker::{Parts, Peers, Settings};
 use super::super::{ClientLimits, Worker};
 use super::*;
 use crate::command::policy::Policy;
+use crate::dispatch::pubsub::audience::Audience;
 use crate::net::Address;
 use crate::telemetry::Registry;
 use crate::upstream::Config;
@@ -31,8 +32,7 @@ fn first_of_three(command_timeout: Duration) -> (Rc<Worker>, [UnboundedReceiver<
         cache: crate::cache::Config::default(),
         credentials: Credentials::new(&upstream, &crate::upstream::identity::Identity::default()),
         upstream,
-        topology: Topology::Standalone { address: address.clone() },
-        address,
+        topology: Topology::Standalone { address },
         db: 0,
         held_max_bytes: 1,
     };
@@ -43,7 +43,11 @@ fn first_of_three(command_timeout: Duration) -> (Rc<Worker>, [UnboundedReceiver<
         settings: Arc::new(settings),
         cells: registry.cells(),
         shared: Arc::default(),
-        peers: Arc::new(Peers { senders, busy: [true, true, false].map(AtomicBool::new).into() }),
+        peers: Arc::new(Peers {
+            senders,
+            busy: [true, true, false].map(AtomicBool::new).into(),
+            audience: Audience::default(),
+        }),
         policy: Policy::new(&[], &[], &[]),
         registry,
     };
