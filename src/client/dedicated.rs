@@ -432,8 +432,7 @@ impl Connection {
         }
         if let Some(db) = checked.standing.answered(expect, piece) {
             checked.connection.note_db(db);
-            let mine = self.session.lane();
-            let lane = self.worker.lane(mine.node, mine.identity, db);
+            let lane = self.lane_beside(|mine| (mine.identity, db));
             self.worker.ride(&self.session, lane);
         }
         if let Some(error) = expect.instead() {

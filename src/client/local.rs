@@ -188,13 +188,20 @@ impl Connection {
         self.session.replies.borrow_mut().answer(b"+RESET\r\n", false);
     }
 
+    /// The lane to the same node, of another user or database. Its own is let go of here: a lane that nobody holds is
+    /// one that nobody rides.
+    pub(super) fn lane_beside(&self, of: impl FnOnce(&TrackedLane) -> (u32, u32)) -> Rc<TrackedLane> {
+        let mine = self.session.lane();
+        let (identity, db) = of(&mine);
+        self.worker.lane(mine.node, identity, db)
+    }
+
     async fn select(&mut self, args: &Args<'_>) {
         // A number that servers write otherwise (007, +1) is none to them.
         let canonical = |text: &&str| text.parse::<u32>().is_ok_and(|db| db.to_string() == **text);
         let db = args.get(1).and_then(|db| std::str::from_utf8(db).ok()).filter(canonical);
         let Some(db) = db.and_then(|db| db.parse().ok()) else { return self.forward_alone(args).await };
-        let mine = self.session.lane();
-        let lane = self.worker.lane(mine.node, mine.identity, db);
+        let lane = self.lane_beside(|mine| (mine.identity, db));
         match self.ready(&lane).await {
             Ok(()) => {
                 self.worker.ride(&self.session, lane);
@@ -230,8 +237,7 @@ impl Connection {
     /// Has upstream decide; the client rides that user's lane from then on. Returns the reply of a refusal.
     async fn authenticate(&mut self, identity: &Identity) -> Option<Vec<u8>> {
         let account = self.worker.account(identity);
-        let mine = self.session.lane();
-        let lane = self.worker.lane(mine.node, account, mine.db);
+        let lane = self.lane_beside(|mine| (account, mine.db));
         let fresh = !lane.queue.is_up();
         let mut refused = self.ready(&lane).await.err();
         if refused.is_none() && !fresh {
