@@ -187,7 +187,7 @@ fn a_successor_kills_its_predecessor() {
 #[test]
 fn a_server_that_is_full_says_so() {
     let server = Server::with(Kind::Redis, &["--maxclients", "1"]);
-    let _only = server.conn();
+    let _only = server.admitted();
     let identity = Identity::new("", "x");
     match run(shake(&at(server.addr()), &a_lane(&identity))) {
         Err(HandshakeError::Refused(line)) => assert_eq!(line, b"-ERR max number of clients reached"),

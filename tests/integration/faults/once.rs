@@ -110,20 +110,20 @@ fn a_group_is_written_whole_or_not_at_all() {
 fn late_replies_fall_into_their_own_places_however_many_time_out() {
     let server = Server::redis();
     let link = Link::to(server.addr());
-    // Eight times what passes between two replies: no busy machine makes the lane silent for so long.
-    let sidecar = Sidecar::start(&link, "upstream.command_timeout = '2s'");
+    // Fifteen times what passes between two replies: no busy machine makes the lane silent for so long.
+    let sidecar = Sidecar::start(&link, "upstream.command_timeout = '3s'");
     let lane = link.those(|connection| connection.said(Dir::ToServer, "TRACKING")).pop().unwrap();
     let (mut late, mut steady) = (sidecar.conn(), sidecar.conn());
-    for n in 0..40 {
-        // In the end twice its patience, but the lane makes progress all the time: it is kept.
-        lane.delay(Dir::ToClient, Duration::from_millis(100 * n));
+    for n in 0..80 {
+        // In the end more than its patience, but the lane makes progress all the time: it is kept.
+        lane.delay(Dir::ToClient, Duration::from_millis(45 * n));
         late.send_raw(format!("SET k{n} {n}\r\nGET k{n}\r\nECHO {n}\r\n").as_bytes());
         steady.send_raw(format!("LPUSH l {n}\r\n").as_bytes());
-        crate::support::wait::pass(Duration::from_millis(150));
+        crate::support::wait::pass(Duration::from_millis(75));
     }
     let timed_out = |reply: &V| matches!(reply, V::Error(text) if text.contains("within command_timeout"));
     let mut count = 0;
-    for n in 0..40_i64 {
+    for n in 0..80_i64 {
         for wanted in [V::Simple("OK".into()), V::bulk(n.to_string()), V::bulk(n.to_string())] {
             let reply = late.value();
             count += usize::from(timed_out(&reply));
@@ -135,7 +135,7 @@ fn late_replies_fall_into_their_own_places_however_many_time_out() {
     assert!(count > 0, "nothing timed out");
     lane.delay(Dir::ToClient, Duration::ZERO);
     eventually("all late replies are in", || sidecar.metric("sidecache_lane_fifo_commands") == 0.0);
-    for n in 0..40 {
+    for n in 0..80 {
         assert_eq!(late.line(&format!("GET k{n}")), V::bulk(n.to_string()));
     }
     assert_eq!(sidecar.metric("sidecache_lane_losses_total"), 0.0);

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::port::Port;
 use super::resp::Conn;
-use super::wait::{PATIENCE, eventually, holds_within};
+use super::wait::{PATIENCE, eventually, eventually_some, holds_within};
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +115,16 @@ impl Server {
             assert_eq!(conn.call(&["AUTH", password]), b"+OK\r\n");
         }
         conn
+    }
+
+    /// A direct connection that the server has taken: where it takes few, the harness's own may have to leave first.
+    #[track_caller]
+    pub fn admitted(&self) -> Conn {
+        eventually_some("there is room for a client", || {
+            let mut conn = Conn::open(self.addr());
+            conn.try_send_raw(b"PING\r\n");
+            conn.try_read_frame().is_ok_and(|reply| reply == b"+PONG\r\n").then_some(conn)
+        })
     }
 
     /// Sends one command typed as a line, from outside; fails the test if the reply is an error.
