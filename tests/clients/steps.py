@@ -13,7 +13,7 @@ import traceback
 STEPS = []
 
 # Seconds; a program that hangs shows where, and ends.
-PATIENCE = 60
+PATIENCE = 120
 
 
 def step(function):
@@ -69,6 +69,8 @@ def run(session):
 async def run_async(session):
     """As run, for steps that are coroutines."""
     failed = 0
+    # Of a coroutine that waits, a dump of threads shows nothing.
+    asyncio.get_running_loop().call_later(PATIENCE - 5, tell_tasks)
     for function in STEPS:
         try:
             await function(session)
@@ -84,6 +86,11 @@ def passes(function, call):
         tell(function)
         return False
     return True
+
+
+def tell_tasks():
+    for task in asyncio.all_tasks():
+        task.print_stack(file=sys.stderr)
 
 
 def tell(function):
