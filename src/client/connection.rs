@@ -119,8 +119,9 @@ impl Connection {
         self.session.close();
         self.worker.unsubscribe_all(&self.session);
         self.worker.gone(&self.session);
-        self.worker.cells.shift(Gauge::Clients, -1);
+        // Whoever sees the gauge go down finds the place free.
         drop(place);
+        self.worker.cells.shift(Gauge::Clients, -1);
     }
 
     async fn run(&mut self) -> Result<(), Over> {

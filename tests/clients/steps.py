@@ -14,7 +14,7 @@ import traceback
 STEPS = []
 
 # Seconds; a program that hangs shows where, and ends.
-PATIENCE = 60
+PATIENCE = 120
 
 # Seconds; within this a condition must come true.
 WAIT = 10
@@ -97,12 +97,19 @@ def run(session):
 async def run_async(session):
     """As run, for steps that are coroutines."""
     failed = 0
+    # Of a coroutine that waits, a dump of threads shows nothing.
+    asyncio.get_running_loop().call_later(PATIENCE - 5, tell_tasks)
     for function in STEPS:
         try:
             await function(session)
         except Exception:
             failed += tell(function)
     finish(failed)
+
+
+def tell_tasks():
+    for task in asyncio.all_tasks():
+        task.print_stack(file=sys.stderr)
 
 
 def tell(function):
