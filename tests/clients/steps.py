@@ -6,6 +6,7 @@ on the same server, since the tests run every session twice: on a cold cache and
 
 import argparse
 import contextlib
+import asyncio
 import faulthandler
 import sys
 import time
