@@ -252,7 +252,8 @@ impl Connection {
                 let error = Error::CannotFollow(row.name.replace('|', " "));
                 return self.deny(checked, error).await;
             }
-            if row.arity_ok(args.len()) && checked.standing.answers_here(row, self.session.resp3()) {
+            let here = checked.standing.answers_here(row, self.session.resp3()) && !self.upstream_lacks(row);
+            if row.arity_ok(args.len()) && here {
                 self.wait_for_replies(checked).await?;
                 if row.name == "reset" {
                     // What the client leaves behind there is not undone: that connection serves nobody any more.
