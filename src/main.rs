@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use sidecache::config::cli::{self, Flags, Request};
 use sidecache::config;
+use sidecache::config::cli::{self, Flags, Request};
 use sidecache::proxy::Proxy;
 use sidecache::telemetry::{Registry, log};
 use tokio::signal::unix::{Signal, SignalKind, signal};

@@ -245,7 +245,7 @@ impl Connection {
         if let Some(row) = row {
             if let Some(refusal) = self.worker.policy.refusal(row, args) {
                 let name = row.name.replace('|', " ");
-                let error = Error::Refused { name, reason: refusal.reason, key: refusal.key };
+                let error = Error::Refused { name, reason: refusal.reason, remedy: refusal.remedy };
                 return self.deny(checked, error).await;
             }
             if row.arity_ok(args.len()) && checked.standing.cannot_follow(row) {
