@@ -21,14 +21,14 @@ pub enum Error {
     )]
     HelloNoAuth(&'static str),
     /// A command refused by policy.
-    #[error("NOPERM sidecache: '{name}' is refused: {reason}; to allow it, add it to {key}")]
+    #[error("NOPERM sidecache: '{name}' is refused: {reason}; to allow it, {remedy}")]
     Refused {
         /// The command.
         name: String,
         /// Why.
         reason: &'static str,
-        /// The configuration key that allows it.
-        key: &'static str,
+        /// What in the configuration would allow it.
+        remedy: &'static str,
     },
     /// No connection to upstream.
     #[error("ERR sidecache: upstream {upstream} is unreachable: {cause}; the command was not executed")]

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use sidecache::config;
 use sidecache::config::cli::{self, Flags, Request};
-use sidecache::config::{self, Config};
 use sidecache::proxy::Proxy;
 use sidecache::telemetry::{Registry, log};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -50,23 +50,26 @@ fn run(flags: &Flags) -> ExitCode {
     if let Err(error) = log::start(&config.log) {
         return fail(&format!("cannot log: {error}\n"));
     }
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(serve(config)),
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start: {error}\n")),
+    };
+    // Before anything listens, so that no signal can fall between.
+    let entered = runtime.enter();
+    let signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => return fail(&format!("cannot watch signals: {error}\n")),
+    };
+    drop(entered);
+    // Not from within the runtime: a start that fails drops one of its own, which is a panic there.
+    match Proxy::start(config, Arc::new(Registry::new())) {
+        Ok(proxy) => runtime.block_on(serve(proxy, signals)),
         Err(error) => fail(&format!("cannot start: {error}\n")),
     }
 }
 
 /// Runs until told to end.
-async fn serve(config: Config) -> ExitCode {
-    // Before anything listens, so that no signal can fall between.
-    let mut signals = match Signals::new() {
-        Ok(signals) => signals,
-        Err(error) => return fail(&format!("cannot watch signals: {error}\n")),
-    };
-    let proxy = match Proxy::start(config, Arc::new(Registry::new())) {
-        Ok(proxy) => proxy,
-        Err(error) => return fail(&format!("cannot start: {error}\n")),
-    };
+async fn serve(proxy: Proxy, mut signals: Signals) -> ExitCode {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "started");
     // Awaited here and not in the event, whose fields are not evaluated while its level is off.
     let signal = signals.next().await;

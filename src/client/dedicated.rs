@@ -245,14 +245,15 @@ impl Connection {
         if let Some(row) = row {
             if let Some(refusal) = self.worker.policy.refusal(row, args) {
                 let name = row.name.replace('|', " ");
-                let error = Error::Refused { name, reason: refusal.reason, key: refusal.key };
+                let error = Error::Refused { name, reason: refusal.reason, remedy: refusal.remedy };
                 return self.deny(checked, error).await;
             }
             if row.arity_ok(args.len()) && checked.standing.cannot_follow(row) {
                 let error = Error::CannotFollow(row.name.replace('|', " "));
                 return self.deny(checked, error).await;
             }
-            if row.arity_ok(args.len()) && checked.standing.answers_here(row, self.session.resp3()) {
+            let here = checked.standing.answers_here(row, self.session.resp3()) && !self.upstream_lacks(row);
+            if row.arity_ok(args.len()) && here {
                 self.wait_for_replies(checked).await?;
                 if row.name == "reset" {
                     // What the client leaves behind there is not undone: that connection serves nobody any more.

@@ -34,6 +34,10 @@ impl Connection {
         let mut reply = BytesMut::new();
         match row.name {
             "ping" => return self.ping(row, args),
+            _ if self.upstream_lacks(row) => {
+                self.worker.forward(&self.session, row, args, Class::Local, After::Nothing);
+                return true;
+            }
             "echo" if args.len() == 2 => encode::bulk(&mut reply, args.get(1).unwrap_or_default()),
             name if name.starts_with("client|") && row.arity_ok(args.len()) => {
                 if !self.client_command(name, args, &mut reply) {
@@ -48,6 +52,20 @@ impl Connection {
         let mute = self.session.mute() || row.name == "client|reply" && self.session.voice.get() != Voice::On;
         self.session.replies.borrow_mut().answer(&reply, mute);
         true
+    }
+
+    /// Whether upstream, as far as its version is known, has no such command: then it says so in its own words.
+    pub(super) fn upstream_lacks(&self, row: &Row) -> bool {
+        let since = match row.name {
+            "client|setinfo" | "client|no-touch" => [("redis", Some((7, 2))), ("valkey", None)],
+            "client|capa" => [("redis", Some((u32::MAX, 0))), ("valkey", Some((8, 0)))],
+            _ => return false,
+        };
+        let lane = self.session.lane();
+        let ready = lane.ready.borrow();
+        let Some(server) = ready.as_ref().map(|ready| &ready.server) else { return false };
+        let since = since.iter().find(|(name, _)| *name == server.name);
+        since.and_then(|(_, since)| *since).is_some_and(|since| (server.major, server.minor) < since)
     }
 
     /// A PONG means that upstream was alive a moment ago: answered here only while the lease says so.

@@ -9,10 +9,10 @@ use crate::command::row::Row;
 use crate::protocol::Args;
 use crate::telemetry::labels::Class;
 
-/// The configuration key that allows a refused command.
-pub const ALLOWED_BY: &str = "client.allow";
-/// The configuration key that refuses any command.
-pub const REFUSED_BY: &str = "client.refuse";
+/// What allows a command that is refused by default.
+pub const ALLOW: &str = "add it to client.allow";
+/// What allows a command that the configuration refuses.
+pub const NOT_REFUSE: &str = "take it out of client.refuse";
 
 /// The commands refused by default, each with its reason; `cluster` and `module` stand for their subcommands that are refused.
 const REASONS: [(&str, &str); 13] = [
@@ -42,13 +42,13 @@ pub struct Policy {
     plain: Vec<String>,
 }
 
-/// Why a command is refused, and which configuration key decides it.
+/// Why a command is refused, and what in the configuration would allow it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Refusal {
     /// The reason, as the end of a sentence: "it would stop upstream for everybody".
     pub reason: &'static str,
-    /// The key: `client.allow` to allow it, `client.refuse` if it stands there.
-    pub key: &'static str,
+    /// What would allow it, as an order: [`ALLOW`] or [`NOT_REFUSE`].
+    pub remedy: &'static str,
 }
 
 // === impl Policy ===
@@ -80,12 +80,12 @@ impl Policy {
     /// Why this command is refused; none if it is not. Costs nothing for the usual command while `client.refuse` is empty.
     pub fn refusal(&self, row: &Row, args: &Args<'_>) -> Option<Refusal> {
         if !self.refuse.is_empty() && names(&self.refuse, row) {
-            return Some(Refusal { reason: "the configuration refuses it", key: REFUSED_BY });
+            return Some(Refusal { reason: "the configuration refuses it", remedy: NOT_REFUSE });
         }
         if row.class(args) != Class::Refused || names(&self.allow, row) {
             return None;
         }
-        Some(Refusal { reason: reason(row), key: ALLOWED_BY })
+        Some(Refusal { reason: reason(row), remedy: ALLOW })
     }
 
     /// The way that the command goes: its class, save that a refused one that is allowed has a connection of its own.
@@ -100,7 +100,7 @@ impl Policy {
     /// Why a command that the table lacks is refused: the configuration names it.
     pub fn refusal_of_unknown(&self, name: &[u8]) -> Option<Refusal> {
         let refused = self.refuse.iter().any(|refused| refused.as_bytes().eq_ignore_ascii_case(name));
-        refused.then_some(Refusal { reason: "the configuration refuses it", key: REFUSED_BY })
+        refused.then_some(Refusal { reason: "the configuration refuses it", remedy: NOT_REFUSE })
     }
 
     /// Whether the configuration says that a command which the table lacks may ride a lane.

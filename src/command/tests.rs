@@ -283,7 +283,7 @@ fn refusals_name_their_reason_and_their_key() {
     let strings = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
     let refusal = |policy: &Policy, line: &str| with(line, |args| policy.refusal(look_up(args).unwrap(), args));
     let usual = Policy::new(&[], &[], &[]);
-    assert_eq!(refusal(&usual, "shutdown").unwrap().key, policy::ALLOWED_BY);
+    assert_eq!(refusal(&usual, "shutdown").unwrap().remedy, policy::ALLOW);
     assert!(refusal(&usual, "get a").is_none());
     for row in rows() {
         let line = format!("{} x x", row.name.replace('|', " "));
@@ -302,7 +302,7 @@ fn refusals_name_their_reason_and_their_key() {
     assert!(refusal(&changed, "debug sleep 0").is_none());
     assert!(refusal(&changed, "cluster reset").is_none());
     assert!(refusal(&changed, "cluster forget x").is_some());
-    assert_eq!(refusal(&changed, "config set a b").unwrap().key, policy::REFUSED_BY);
+    assert_eq!(refusal(&changed, "config set a b").unwrap().remedy, policy::NOT_REFUSE);
     assert!(refusal(&changed, "keys *").is_some());
     assert_eq!(with("debug x", |args| changed.class(look_up(args).unwrap(), args)), Class::Dedicated);
     assert!(changed.is_plain(b"FT.GET") && !changed.is_plain(b"FT.SET"));

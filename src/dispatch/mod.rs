@@ -146,8 +146,8 @@ impl Worker {
 
     #[cold]
     fn refused(&self, session: &Rc<Session>, name: String, refusal: Refusal) -> Flow {
-        let Refusal { reason, key } = refusal;
-        self.refuse(session, Class::Refused, &Error::Refused { name, reason, key })
+        let Refusal { reason, remedy } = refusal;
+        self.refuse(session, Class::Refused, &Error::Refused { name, reason, remedy })
     }
 
     /// A command rides the lane as it is.

@@ -5,8 +5,8 @@ on the same server, since the tests run every session twice: on a cold cache and
 """
 
 import argparse
-import contextlib
 import asyncio
+import contextlib
 import faulthandler
 import sys
 import time

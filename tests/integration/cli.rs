@@ -55,6 +55,19 @@ fn wrong_usage_ends_with_2_and_says_what_is_meant() {
 }
 
 #[test]
+fn an_address_that_is_taken_ends_with_its_name_and_the_reason() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for arguments in [["--listen", &address, "--metrics", "off"], ["--listen", "127.0.0.1:0", "--metrics", &address]] {
+        let ended = run(&arguments);
+        let said = text(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("cannot start: cannot listen on {address}")), "{said}");
+        assert!(said.contains("in use") && !said.contains("panicked"), "{said}");
+    }
+}
+
+#[test]
 fn check_says_ok_and_what_the_file_does() {
     let (_folder, path) = file("[upstream]\nurl = \"redis://u:hunter2@h:1\"\n");
     let checked = run(&["check", &path]);

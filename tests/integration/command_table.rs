@@ -6,7 +6,7 @@ use sidecache::command::flags::{Flags, MOVABLEKEYS, WRITE};
 use sidecache::command::row::Only;
 use sidecache::command::{Keys, Learned, Row, index};
 
-use crate::shapes::{of_row, samples};
+use crate::samples::{self, of_row};
 use crate::support::redis::{KINDS, Kind};
 use crate::support::{Server, V};
 

@@ -66,6 +66,25 @@ fn what_drivers_say_at_the_start_of_a_connection_is_taken() {
 }
 
 #[test]
+fn what_upstream_lacks_it_refuses_itself() {
+    // Redis knows SETINFO and NO-TOUCH from 7.2 on, CAPA not at all.
+    let (server, sidecar) = started();
+    for mut pair in [Pair::new(&sidecar, &server), Pair::new3(&sidecar, &server)] {
+        for state in ["GET k", "WATCH k"] {
+            pair.all_alike(&[
+                state,
+                "CLIENT SETINFO LIB-NAME x",
+                "CLIENT SETINFO LIB-NAME",
+                "CLIENT NO-TOUCH on",
+                "CLIENT CAPA redirect",
+                "CLIENT GETNAME",
+            ]);
+            pair.alike_at_once(&["GET k", "CLIENT SETINFO LIB-NAME x", "CLIENT GETNAME", "GET k"], 4);
+        }
+    }
+}
+
+#[test]
 fn ids_lists_and_kills_are_about_the_sidecars_own_clients() {
     let (_server, sidecar) = started();
     let [mut a, mut b, mut c] = [(); 3].map(|()| sidecar.conn());

@@ -34,6 +34,9 @@ fn a_refused_command_has_one_reply_that_names_the_key_of_the_configuration() {
         assert!(is_refusal(&replies[1]), "{line}: {:?}", replies[1]);
     }
     assert!(!matches!(conn.line("CONFIG GET save"), V::Error(_)));
+    let remedy = |text: String| text.rsplit(", ").next().unwrap().to_string();
+    assert_eq!(remedy(conn.line("DEBUG SLEEP 0").text()), "add it to client.allow");
+    assert_eq!(remedy(conn.line("KEYS *").text()), "take it out of client.refuse");
 }
 
 #[test]

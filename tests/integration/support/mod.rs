@@ -5,11 +5,14 @@
 //! - [`resp`]: a blocking client that shows the bytes
 //! - [`link`]: a relay that delays, holds, swallows, cuts and resets
 //! - [`scripted`]: an upstream that answers as its script says, for orders that no real server can be made to show
+//! - [`documents`]: documents that are made of the code
 //! - [`wait`]: waiting for a condition, with patience
 //!
 //! Everything that is started here is ended on drop, by its own process id.
 #![allow(dead_code, unused_imports, reason = "each chapter uses a part of it")]
 
+#[path = "../../../src/telemetry/test_docs.rs"]
+pub mod documents;
 pub mod link;
 pub mod port;
 pub mod redis;
