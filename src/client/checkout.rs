@@ -1,8 +1,8 @@
 //! Where dedicated connections come from: the pool for a command, its refusals in the client's words, and the question
 //! to upstream what a name is that the table lacks.
 //!
-//! *Invariant:* a connection is handed out aligned with the client's RESP version and database, or not at all. Not here:
-//! what is said on it (`dedicated`), and whether it goes back (`upstream::dedicated`).
+//! *Invariant:* a connection is handed out aligned with the client's RESP version and, where that matters, its database,
+//! or not at all. Not here: what is said on it (`dedicated`), and whether it goes back (`upstream::dedicated`).
 
 use bytes::BytesMut;
 
@@ -29,8 +29,10 @@ impl Connection {
         self.worker.cells.observe(Histogram::PoolWait, boottime().saturating_sub(begun), 1);
         let mut connection = checked_out.map_err(|error| self.pool_error(kind, &error))?;
         let proto = if self.session.resp3() { 3 } else { 2 };
+        // What overtakes a script acts on the whole server; a SELECT before it would be answered -BUSY.
+        let db = if kind == PoolKind::Control { connection.db() } else { lane.db };
         let limit = self.worker.settings.upstream.command_timeout;
-        match tokio::time::timeout(limit, connection.align(proto, lane.db)).await {
+        match tokio::time::timeout(limit, connection.align(proto, db)).await {
             Ok(Ok(())) => {}
             Ok(Err(ConnectionError::Refused(mut line))) => {
                 line.extend_from_slice(b"\r\n");
