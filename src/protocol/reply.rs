@@ -337,7 +337,9 @@ fn token(kind: u8, rest: &[u8], searched: &mut usize) -> Result<Token, ReplyErro
     };
     match kind {
         b'+' | b'-' => scalar(true),
-        b':' | b'(' => scalar(is_integer(line)),
+        b':' => scalar(is_integer(line)),
+        // A script may put any text where a big number's digits belong; servers pass it on.
+        b'(' => scalar(true),
         b',' => scalar(!line.is_empty()),
         b'_' => scalar(line.is_empty()),
         b'#' => scalar(matches!(line, b"t" | b"f")),
