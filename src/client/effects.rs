@@ -6,6 +6,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use super::news::{Kind, kind_of};
+use super::registry::{IN_MULTI, MONITORS, SUBSCRIBED};
 use crate::coherence::Keys;
 use crate::command::Row;
 use crate::error::Error;
@@ -174,6 +175,11 @@ impl Expect {
         self.waits && !self.begun
     }
 
+    /// Whether its client is blocked until others have done something, rather than told of it.
+    pub fn blocks(&self) -> bool {
+        self.has_no_limit() && !self.is_subscription() && self.effect != Effect::Keep
+    }
+
     /// Whether this reply leaves the connection's state in doubt.
     pub fn leaves_doubt(&self, piece: &Piece) -> bool {
         self.delicate && matches!(piece.kind, b'-' | b'!')
@@ -244,6 +250,12 @@ impl Standing {
     /// Whether a client that is owed nothing may stay silent for ever: it has asked to be told.
     pub fn may_idle(&self) -> bool {
         self.is_subscribed() || self.unseen || self.monitors
+    }
+
+    /// What CLIENT LIST tells of it.
+    pub fn flags(&self) -> u8 {
+        let flag = |bit, holds: bool| if holds { bit } else { 0 };
+        flag(MONITORS, self.monitors) | flag(SUBSCRIBED, self.is_subscribed()) | flag(IN_MULTI, self.multi)
     }
 
     /// Why a read is not answered from the cache here.

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use bytes::BytesMut;
 
 use super::connection::Connection;
-use super::registry::kill;
+use super::registry::{BLOCKED, IN_MULTI, MONITORS, SUBSCRIBED, kill};
 use crate::dispatch::session::Card;
 use crate::error::Error;
 use crate::net::boottime;
@@ -127,7 +127,7 @@ impl Filter {
             && is(&self.local_address, &card.local_address)
             && is(&self.user, &user(card))
             // Replicas and masters are no clients of ours.
-            && self.kind.as_ref().is_none_or(|kind| kind == "normal")
+            && is(&self.kind, if card.flags.load(Ordering::Relaxed) & SUBSCRIBED != 0 { "pubsub" } else { "normal" })
     }
 }
 
@@ -148,6 +148,13 @@ fn user(card: &Card) -> String {
     if user.is_empty() { "default".into() } else { user }
 }
 
+/// Redis's letters, in its order (networking.c, catClientInfoString).
+fn letters(flags: u8) -> String {
+    let known = [(MONITORS, 'O'), (SUBSCRIBED, 'P'), (IN_MULTI, 'x'), (BLOCKED, 'b')];
+    let letters: String = known.into_iter().filter(|(bit, _)| flags & bit != 0).map(|(_, letter)| letter).collect();
+    if letters.is_empty() { "N".into() } else { letters }
+}
+
 /// One client's line.
 fn line(card: &Card) -> String {
     let now = boottime();
@@ -157,13 +164,14 @@ fn line(card: &Card) -> String {
     // Writing to a String does not fail.
     let _ = writeln!(
         line,
-        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags=N db={} sub=0 psub=0 ssub=0 multi=-1 user={} resp={} lib-name={} lib-ver={}",
+        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db={} sub=0 psub=0 ssub=0 multi=-1 user={} resp={} lib-name={} lib-ver={}",
         card.id,
         card.address,
         card.local_address,
         words.name,
         seconds(card.since),
         seconds(card.last.load(Ordering::Relaxed)),
+        letters(card.flags.load(Ordering::Relaxed)),
         card.db.load(Ordering::Relaxed),
         if words.user.is_empty() { "default" } else { &words.user },
         card.proto.load(Ordering::Relaxed),
