@@ -29,25 +29,24 @@ struct Filter {
 // === impl Connection ===
 
 impl Connection {
-    /// CLIENT INFO, LIST or KILL; false: upstream knows better what is wrong with it.
+    /// CLIENT INFO or LIST; false: upstream knows better what is wrong with it.
     pub(super) fn client_registry(&self, name: &str, args: &Args<'_>, reply: &mut BytesMut) -> bool {
         let resp3 = self.session.resp3();
         match name {
             "client|info" => encode::verbatim(reply, line(&self.session.card).as_bytes(), resp3),
-            "client|list" => {
+            _ => {
                 // Servers differ in what they take and in how they refuse it.
                 let Ok(filter) = Filter::parse(args, 2, false) else { return false };
                 let cards = self.registry.all();
                 let lines: String = cards.iter().filter(|card| filter.matches(card)).map(|card| line(card)).collect();
                 encode::verbatim(reply, lines.as_bytes(), resp3);
             }
-            _ => return self.client_kill(args, reply),
         }
         true
     }
 
     /// Nothing that could match is ever told to upstream: its clients are our lanes.
-    fn client_kill(&self, args: &Args<'_>, reply: &mut BytesMut) -> bool {
+    pub(super) fn client_kill(&self, args: &Args<'_>, reply: &mut BytesMut) -> bool {
         let own = self.session.card.id;
         if args.len() == 3 {
             let address = String::from_utf8_lossy(args.get(2).unwrap_or_default()).into_owned();

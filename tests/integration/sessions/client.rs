@@ -146,6 +146,24 @@ fn the_list_tells_what_state_a_client_is_in_with_redis_letters() {
     }
 }
 
+#[test]
+fn whoever_may_not_kill_clients_upstream_may_not_here() {
+    let (server, sidecar) = started();
+    server.outside("ACL SETUSER some on >secret ~* +@all -client|kill");
+    let (mut victim, mut some) = (sidecar.conn(), sidecar.conn());
+    some.line("AUTH some secret");
+    let id = victim.line("CLIENT ID").int();
+    let refused = some.line(&format!("CLIENT KILL ID {id}"));
+    let mut direct = server.conn();
+    direct.line("AUTH some secret");
+    assert_eq!(refused, direct.line("CLIENT KILL ID 1"));
+    assert!(refused.text().starts_with("NOPERM"), "{refused:?}");
+    assert_eq!(victim.line("CLIENT ID").int(), id, "it lives");
+    server.outside("ACL SETUSER some +client|kill");
+    assert_eq!(some.line(&format!("CLIENT KILL ID {id}")).int(), 1);
+    victim.expect_closed();
+}
+
 /// Everything that a client gets for these lines, sent in one write and closed by QUIT.
 fn everything(mut conn: Conn, lines: &[&str]) -> Vec<String> {
     let bytes: Vec<u8> = lines
