@@ -1,8 +1,8 @@
 //! Where dedicated connections come from: the pool for a command, its refusals in the client's words, and the question
 //! to upstream what a name is that the table lacks.
 //!
-//! *Invariant:* a connection is handed out aligned with the client's RESP version and database, or not at all. Not here:
-//! what is said on it (`dedicated`), and whether it goes back (`upstream::dedicated`).
+//! *Invariant:* a connection is handed out aligned with the client's RESP version and, where that matters, its database,
+//! or not at all. Not here: what is said on it (`dedicated`), and whether it goes back (`upstream::dedicated`).
 
 use bytes::BytesMut;
 
@@ -21,7 +21,9 @@ impl Connection {
     pub(super) async fn check_out(&mut self, kind: PoolKind) -> Result<Checked, Vec<u8>> {
         let lane = self.session.lane();
         let proto = if self.session.resp3() { 3 } else { 2 };
-        let connection = self.worker.check_out_aligned(lane.identity, kind, Some((proto, lane.db))).await?;
+        // What overtakes a script acts on the whole server; a SELECT before it would be answered -BUSY.
+        let db = (kind != PoolKind::Control).then_some(lane.db);
+        let connection = self.worker.check_out_aligned(lane.identity, kind, Some(proto), db).await?;
         Ok(Checked::new(connection))
     }
 

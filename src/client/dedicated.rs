@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::checkout::pool_for;
 use super::connection::{Connection, Over, Until};
 use super::effects::{Expect, Standing};
+use super::registry::BLOCKED;
 use crate::command::{Row, look_up};
 use crate::error::Error;
 use crate::limits::AUTHENTICATED;
@@ -84,6 +85,12 @@ impl Checked {
         self.expected.front().is_some_and(|expect| !expect.has_no_limit())
     }
 
+    /// What CLIENT LIST tells of the client meanwhile.
+    fn flags(&self) -> u8 {
+        let blocked = self.expected.front().is_some_and(Expect::blocks);
+        self.standing.flags() | if blocked { BLOCKED } else { 0 }
+    }
+
     /// Whether upstream's socket has taken bytes since this was last asked, or they were sent.
     fn has_moved(&mut self) -> bool {
         let left = self.connection.unwritten();
@@ -125,6 +132,7 @@ impl Connection {
         let result = self.converse(&mut checked, class, args).await;
         self.owed_elsewhere = false;
         self.session.card.upstream_id.store(0, Ordering::Relaxed);
+        self.session.card.flags.store(0, Ordering::Relaxed);
         if result.is_err() || !checked.standing.is_plain() {
             checked.connection.taint();
         }
@@ -175,6 +183,7 @@ impl Connection {
 
     /// Waits for upstream, for the client, or for the end of patience.
     async fn next_of(&mut self, checked: &mut Checked) -> Woken {
+        self.session.card.flags.store(checked.flags(), Ordering::Relaxed);
         let patience = self.patience(checked);
         let owed = checked.answers_come();
         self.owed_elsewhere = owed;

@@ -5,6 +5,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
+use super::registry::{IN_MULTI, MONITORS, SUBSCRIBED};
 use crate::coherence::Keys;
 use crate::command::Row;
 use crate::dispatch::pubsub::news::{News, Topic, news_of};
@@ -163,6 +164,11 @@ impl Expect {
         self.waits && !self.begun
     }
 
+    /// Whether its client is blocked until others have done something, rather than told of it.
+    pub fn blocks(&self) -> bool {
+        self.has_no_limit() && !self.is_subscription() && self.effect != Effect::Keep
+    }
+
     /// Whether this reply leaves the connection's state in doubt.
     pub fn leaves_doubt(&self, piece: &Piece) -> bool {
         self.delicate && matches!(piece.kind, b'-' | b'!')
@@ -238,6 +244,12 @@ impl Standing {
     /// Whether a subscription made now is not this connection's own affair.
     pub fn shares_subscriptions(&self) -> bool {
         !self.multi && !self.unseen && !self.is_subscribed()
+    }
+
+    /// What CLIENT LIST tells of it.
+    pub fn flags(&self) -> u8 {
+        let flag = |bit, holds: bool| if holds { bit } else { 0 };
+        flag(MONITORS, self.monitors) | flag(SUBSCRIBED, self.is_subscribed()) | flag(IN_MULTI, self.multi)
     }
 
     /// Why a read is not answered from the cache here.

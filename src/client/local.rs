@@ -120,7 +120,7 @@ impl Connection {
                 _ => encode::error(reply, &Error::Syntax.to_string()),
             },
             "client|capa" => encode::simple(reply, "OK"),
-            "client|info" | "client|list" | "client|kill" => return self.client_registry(name, args, reply),
+            "client|info" | "client|list" => return self.client_registry(name, args, reply),
             _ => return false,
         }
         true
@@ -190,6 +190,7 @@ impl Connection {
             "select" => self.select(args).await,
             "auth" => self.auth(args).await,
             "hello" => self.hello(args).await,
+            "client|kill" => self.kill(args).await,
             _ => self.forward_alone(args).await,
         }
         Ok(())
@@ -274,16 +275,22 @@ impl Connection {
     }
 
     async fn verify(&mut self, account: u32, identity: &Identity) -> Result<(), Vec<u8>> {
+        let (user, password) = (identity.user.as_str(), identity.password.reveal());
+        let refusal = match user {
+            "" => self.refusal(account, &["AUTH", password]).await?,
+            user => self.refusal(account, &["AUTH", user, password]).await?,
+        };
+        refusal.map_or(Ok(()), Err)
+    }
+
+    /// Upstream's error, if it answers with one, to a command of our own as this user.
+    async fn refusal(&mut self, account: u32, words: &[&str]) -> Result<Option<Vec<u8>>, Vec<u8>> {
         let account = self.worker.account_at(account).ok_or_else(|| Error::NoAuth.reply())?;
         let lost = |cause: String| Error::Lost { upstream: self.worker.upstream_name(), cause }.reply();
         let mut connection =
             self.worker.check_out(&account, PoolKind::Control).await.map_err(|error| lost(error.to_string()))?;
         let mut request = BytesMut::new();
-        let (user, password) = (identity.user.as_str(), identity.password.reveal());
-        match user {
-            "" => encode::request(&mut request, &["AUTH", password]),
-            user => encode::request(&mut request, &["AUTH", user, password]),
-        }
+        encode::request(&mut request, words);
         connection.send(&request, 1);
         let answer = async {
             connection.flush().await.map_err(|error| error.to_string())?;
@@ -294,7 +301,20 @@ impl Connection {
             Ok(answer) => answer.map_err(lost)?,
             Err(_) => return Err(Error::Timeout { upstream: self.worker.upstream_name() }.reply()),
         };
-        if piece.error_line().is_some() { Err(piece.bytes.to_vec()) } else { Ok(()) }
+        Ok(piece.error_line().map(|_| piece.bytes.to_vec()))
+    }
+
+    /// CLIENT KILL acts on others: whether this user may, only upstream knows. It has no client with the id 0.
+    async fn kill(&mut self, args: &Args<'_>) {
+        let account = self.session.lane().identity;
+        let mut reply = BytesMut::new();
+        match self.refusal(account, &["CLIENT", "KILL", "ID", "0"]).await {
+            Ok(Some(refusal)) if refusal.starts_with(b"-NOPERM") => reply.extend_from_slice(&refusal),
+            Err(failure) => reply.extend_from_slice(&failure),
+            Ok(_) if self.client_kill(args, &mut reply) => {}
+            Ok(_) => return self.forward_alone(args).await,
+        }
+        self.session.replies.borrow_mut().answer(&reply, self.session.mute());
     }
 
     async fn hello(&mut self, args: &Args<'_>) {

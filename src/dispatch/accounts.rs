@@ -51,7 +51,7 @@ impl Worker {
         account.pools.get_or_init(open).get(kind).await
     }
 
-    /// As `check_out`, at a RESP version and database, or at the server's best version; else the reply to give.
+    /// As `check_out`, at a RESP version (else the server's best) and database (else any); else the reply to give.
     ///
     /// # Errors
     /// A whole error line, upstream's own or ours.
@@ -59,14 +59,15 @@ impl Worker {
         &self,
         identity: u32,
         kind: PoolKind,
-        wanted: Option<(u8, u32)>,
+        proto: Option<u8>,
+        db: Option<u32>,
     ) -> Result<Checkout, Vec<u8>> {
         let account = self.account_at(identity).ok_or_else(|| Error::NoAuth.reply())?;
         let begun = boottime();
         let checked_out = self.check_out(&account, kind).await;
         self.cells.observe(Histogram::PoolWait, boottime().saturating_sub(begun), 1);
         let mut connection = checked_out.map_err(|error| self.pool_error(kind, &error))?;
-        let (proto, db) = wanted.unwrap_or((connection.ready.proto, 0));
+        let (proto, db) = (proto.unwrap_or(connection.ready.proto), db.unwrap_or(connection.db()));
         let failed = |error: &Error| {
             self.cells.error(error.kind());
             error.reply()

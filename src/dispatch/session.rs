@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::Waker;
 
 use super::lane::TrackedLane;
@@ -48,6 +48,8 @@ pub struct Card {
     pub subscriptions: [AtomicU64; 3],
     /// The upstream connection that stands in for it while it waits; 0: none.
     pub upstream_id: AtomicU64,
+    /// What it is about on a connection of its own, as CLIENT LIST has it: bits of `client::registry`.
+    pub flags: AtomicU8,
     /// CLIENT KILL has been asked for.
     pub killed: AtomicBool,
     /// Name, library name and version, user, last command.

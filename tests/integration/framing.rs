@@ -161,6 +161,18 @@ fn odd_but_valid_requests_are_answered_as_upstream_does() {
 }
 
 #[test]
+fn what_a_script_calls_a_big_number_passes_whatever_it_is() {
+    let (server, sidecar) = started("");
+    let request = ["EVAL", "redis.setresp(3) return {big_number = '1x\\r\\n2'}", "0"];
+    for resp3 in [false, true] {
+        let [mut direct, mut through] =
+            [server.addr(), sidecar.addr()].map(|addr| if resp3 { Conn::open3(addr) } else { Conn::open(addr) });
+        assert_eq!(through.call(&request), direct.call(&request), "RESP3: {resp3}");
+        assert_eq!(through.line("EXISTS no").int(), 0, "the connection goes on");
+    }
+}
+
+#[test]
 fn a_unix_socket_serves_as_tcp_does() {
     let (server, sidecar) = started("");
     server.outside("SET k v");

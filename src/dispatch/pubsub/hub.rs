@@ -131,7 +131,7 @@ impl Worker {
 
     /// Serves until the connection is lost or nobody needs it; the error is for those who still wait.
     async fn serve_hub(&self, identity: u32, hub: &Rc<Hub>) -> Vec<u8> {
-        let mut connection = match self.check_out_aligned(identity, PoolKind::Waiting, None).await {
+        let mut connection = match self.check_out_aligned(identity, PoolKind::Waiting, None, None).await {
             Ok(connection) => connection,
             Err(reply) => return reply,
         };

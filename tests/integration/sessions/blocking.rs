@@ -155,7 +155,9 @@ fn a_running_script_is_killed_from_another_client() {
     let server = Server::redis();
     let sidecar = Sidecar::start(&server, "upstream.command_timeout = '20s'");
     server.outside("CONFIG SET busy-reply-threshold 50");
+    // Of whichever database: to select it upstream would not be possible.
     let (mut runner, mut killer) = (sidecar.conn(), sidecar.conn());
+    assert_eq!(killer.line("SELECT 9"), V::Simple("OK".into()));
     runner.send(&["EVAL", "while true do end", "0"]);
     eventually("SCRIPT KILL is taken", || killer.line("SCRIPT KILL") == V::Simple("OK".into()));
     let reply = runner.value().text();

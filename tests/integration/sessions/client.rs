@@ -2,6 +2,7 @@
 
 use super::Pair;
 use crate::support::redis::Kind;
+use crate::support::wait::eventually_some;
 use crate::support::{Conn, Server, Sidecar, V, eventually};
 
 fn started() -> (Server, Sidecar) {
@@ -141,6 +142,45 @@ fn a_killed_client_in_any_state_leaves_and_so_does_what_waits_for_it_upstream() 
     }
     eventually("unblocked upstream", || server.info("clients")["blocked_clients"] == "0");
     eventually("unsubscribed upstream", || server.outside("PUBSUB NUMSUB ch").items()[1].int() == 0);
+}
+
+#[test]
+fn the_list_tells_what_state_a_client_is_in_with_redis_letters() {
+    let (server, sidecar) = started();
+    for state in ["BLPOP nolist 0", "SUBSCRIBE ch", "MULTI", "MONITOR", "WATCH k", "GET k"] {
+        let [direct, through] = [server.addr(), sidecar.addr()].map(|addr| {
+            let (mut observer, mut client) = (Conn::open(addr), Conn::open(addr));
+            let id = client.line("CLIENT ID").int();
+            client.send(&crate::support::resp::words(state));
+            let mut line = String::new();
+            let flags = eventually_some("the letters are there", || {
+                line = observer.line(&format!("CLIENT LIST ID {id}")).text();
+                let flags = line.split(' ').find_map(|word| word.strip_prefix("flags="))?;
+                (flags != "N" || matches!(state, "WATCH k" | "GET k")).then(|| flags.to_owned())
+            });
+            let subscribers = observer.line("CLIENT LIST TYPE pubsub").text();
+            (flags, subscribers.contains(&format!("id={id} ")))
+        });
+        assert_eq!(through, direct, "{state}");
+    }
+}
+
+#[test]
+fn whoever_may_not_kill_clients_upstream_may_not_here() {
+    let (server, sidecar) = started();
+    server.outside("ACL SETUSER some on >secret ~* +@all -client|kill");
+    let (mut victim, mut some) = (sidecar.conn(), sidecar.conn());
+    some.line("AUTH some secret");
+    let id = victim.line("CLIENT ID").int();
+    let refused = some.line(&format!("CLIENT KILL ID {id}"));
+    let mut direct = server.conn();
+    direct.line("AUTH some secret");
+    assert_eq!(refused, direct.line("CLIENT KILL ID 1"));
+    assert!(refused.text().starts_with("NOPERM"), "{refused:?}");
+    assert_eq!(victim.line("CLIENT ID").int(), id, "it lives");
+    server.outside("ACL SETUSER some +client|kill");
+    assert_eq!(some.line(&format!("CLIENT KILL ID {id}")).int(), 1);
+    victim.expect_closed();
 }
 
 /// Everything that a client gets for these lines, sent in one write and closed by QUIT.
