@@ -368,21 +368,6 @@ impl Connection {
         Expect::new(row, class, args, keys, standing.in_multi())
     }
 
-    /// A client's id in CLIENT UNBLOCK stands for the connection that waits for it.
-    fn translated(&self, row: Option<&Row>, args: &Args<'_>) -> Option<BytesMut> {
-        if row?.name != "client|unblock" {
-            return None;
-        }
-        let id: u64 = std::str::from_utf8(args.get(2)?).ok()?.parse().ok()?;
-        let upstream_id = self.registry.get(id).map_or(0, |card| card.upstream_id.load(Ordering::Relaxed));
-        let id = upstream_id.to_string();
-        let mut words: Vec<&[u8]> = (0..args.len()).filter_map(|i| args.get(i)).collect();
-        *words.get_mut(2)? = id.as_bytes();
-        let mut request = BytesMut::new();
-        encode::request(&mut request, &words);
-        Some(request)
-    }
-
     /// Delivers what has come, behind one fence for all that is here.
     async fn take_pieces(&mut self, checked: &mut Checked, first: Piece) -> Result<(), Over> {
         let mut next = Some(first);
@@ -450,7 +435,8 @@ impl Connection {
             return self.session.replies.borrow_mut().answer(&reply, expect.mute);
         }
         if !expect.is_swallowed() && !expect.mute {
-            self.pass_on(piece);
+            let ours = if expect.tells_id { self.with_our_id(piece) } else { None };
+            self.pass_on(ours.as_ref().unwrap_or(piece));
         }
     }
 

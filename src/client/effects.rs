@@ -51,6 +51,8 @@ pub struct Expect {
     pub begun: bool,
     /// Whether the client asked for silence (CLIENT REPLY).
     pub mute: bool,
+    /// Whether its reply names a client by upstream's id.
+    pub tells_id: bool,
     effect: Effect,
     class: Class,
     /// Whether it may write keys it does not name.
@@ -114,6 +116,7 @@ impl Expect {
             keys: keys.unwrap_or_default(),
             begun: false,
             mute: false,
+            tells_id: !in_multi && row.is_some_and(|row| matches!(row.name, "client|getredir" | "client|trackinginfo")),
             waits: !in_multi && row.is_some_and(|row| waits_for_others(class, row)),
             delicate: row.is_some_and(|row| matches!(row.name, "multi" | "exec" | "discard" | "watch")),
             queued: in_multi && !matches!(effect, Effect::Multi | Effect::Exec | Effect::Discard | Effect::Watch),
@@ -141,6 +144,7 @@ impl Expect {
             keys: Keys::None,
             begun: false,
             mute: false,
+            tells_id: false,
             waits: false,
             delicate: false,
             effect: Effect::None,

@@ -6,6 +6,7 @@ pub mod config;
 pub mod connection;
 pub mod dedicated;
 pub mod effects;
+pub mod ids;
 pub mod list;
 pub mod listener;
 pub mod local;

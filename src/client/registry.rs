@@ -70,6 +70,12 @@ impl Registry {
         self.cards.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
+    /// The first of whom this holds.
+    pub fn find(&self, is: impl Fn(&Card) -> bool) -> Option<Arc<Card>> {
+        let cards = self.cards.lock().unwrap_or_else(PoisonError::into_inner);
+        cards.values().find(|card| is(card)).cloned()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.cards.lock().unwrap_or_else(PoisonError::into_inner).len()
