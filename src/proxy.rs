@@ -6,7 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -73,6 +73,8 @@ impl Proxy {
     pub fn start(config: Config, registry: Arc<Registry>) -> Result<Proxy, StartError> {
         let settings = Arc::new(settings(&config)?);
         let shared = Arc::new(Shared::default());
+        // Until they have looked for the first time, the background polls know of no SWAPDB.
+        shared.unwatched.store(settings.cache.mode != Mode::Off, Ordering::SeqCst);
         let readiness = Arc::new(Readiness::new());
         let clients = Arc::new(Clients::default());
         let loads: Arc<Vec<AtomicUsize>> = Arc::new((0..config.threads).map(|_| AtomicUsize::new(0)).collect());
