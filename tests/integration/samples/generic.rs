@@ -38,7 +38,7 @@ pub const ANY_TYPE: Group = Group {
         "OBJECT ENCODING s",
         "OBJECT ENCODING l",
         "OBJECT ENCODING none",
-        "CONFIG SET maxmemory-policy allkeys-lfu ; OBJECT FREQ s ; OBJECT FREQ none ; CONFIG SET maxmemory-policy noeviction",
+        "CONFIG SET maxmemory-policy allkeys-lfu ; SET new v ; OBJECT FREQ new ; OBJECT FREQ none ; CONFIG SET maxmemory-policy noeviction",
         "OBJECT IDLETIME s",
         "OBJECT IDLETIME none",
         "OBJECT REFCOUNT s",
