@@ -371,6 +371,8 @@ impl Keys {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn coherence() -> Coherence {
@@ -432,5 +434,29 @@ mod tests {
         assert!(!coherence.valid(&entry(), &standing, 101 + coherence.max_staleness), "past the lease");
         standing.lease.revoke();
         assert!(!valid(&entry()), "without a lease");
+    }
+
+    proptest! {
+        #[test]
+        fn no_deadline_exceeds_its_caps(
+            sent in 0..1u64 << 50,
+            [age, staleness, ttl_age] in prop::array::uniform3(1..1u64 << 40),
+            pttl in prop_oneof![Just(-1), 0..1i64 << 30],
+            tracked: bool,
+        ) {
+            let nanos = std::time::Duration::from_nanos;
+            let config = Config { max_staleness: nanos(staleness), ttl_mode_age: nanos(ttl_age), ..Config::default() };
+            let coherence = Coherence::new(Arc::default(), &config, sent);
+            for max_age in [age, staleness, staleness + 1, staleness.saturating_sub(1).max(1)] {
+                let Ok(at) = coherence.deadline(sent, Some(pttl), max_age, tracked) else { continue };
+                let lives = at - sent;
+                if max_age <= staleness {
+                    prop_assert!(lives <= max_age, "{lives} of {max_age}: jittered beyond the bound on staleness");
+                }
+                prop_assert!(lives <= max_age + max_age / 10);
+                prop_assert!(tracked || lives <= ttl_age);
+                prop_assert!(pttl < 0 || lives < pttl as u64 * MILLISECOND);
+            }
+        }
     }
 }

@@ -132,8 +132,13 @@ pub enum Error {
     #[error("ERR Syntax error in HELLO option '{0}'")]
     HelloOption(String),
     /// HELLO, AUTH or what CLIENT answers here, where the session could not follow what they do.
-    #[error("ERR sidecache: '{0}' is not possible in a transaction, while keys are watched or while subscribed")]
+    #[error("ERR sidecache: '{0}' is not possible in a transaction or while keys are watched")]
     CannotFollow(String),
+    /// Redis's own text (RESP2's subscribe mode).
+    #[error(
+        "ERR Can't execute '{0}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+    )]
+    SubscribeMode(String),
     /// A command refused inside a transaction.
     #[error("EXECABORT Transaction discarded because of previous errors.")]
     ExecAbort,
@@ -167,6 +172,7 @@ impl Error {
             | Error::ClientInfo(_)
             | Error::ClientOption(_)
             | Error::HelloOption(_)
+            | Error::SubscribeMode(_)
             | Error::CannotFollow(_) => ErrorKind::Usage,
             Error::ExecAbort => ErrorKind::ExecAbort,
             Error::Draining => ErrorKind::Draining,

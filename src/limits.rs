@@ -21,5 +21,9 @@ pub const AUTHENTICATED: RequestLimits =
 pub const UNAUTHENTICATED: RequestLimits =
     RequestLimits { elements: 10, bulk: 16 * 1024, inline: 64 * 1024, total: 1024 * 1024 };
 
-/// Deepest nesting of a reply; Redis itself nests scripts' replies no deeper than its Lua stack allows.
-pub const REPLY_DEPTH: usize = 128;
+/// Deepest nesting of a reply. A script nests its reply as deep as Lua's stack allows: 8000 levels (luaconf.h,
+/// LUAI_MAXCSTACK), the last of which says that there are no more.
+pub const REPLY_DEPTH: usize = 8192;
+
+/// Deepest nesting of a reply that is decoded, which costs stack; what upstream tells about itself has a few levels.
+pub const DECODED_DEPTH: usize = 128;

@@ -47,9 +47,8 @@ pub async fn watch(target: impl Fn() -> Option<Target>, shared: Arc<Shared>, max
             quiet = if shared.activity.swap(0, Ordering::Relaxed) > 0 { 0 } else { quiet + 1 };
             if let Err(error) = poll_until_failure(target(), &shared, &mut seen, period, &mut quiet).await {
                 seen.nothing(&shared, &error);
-                shared.looks.send_modify(|looks| *looks += 1);
                 // As good as it gets: a user without the right to INFO is no reason to serve no hits.
-                shared.unwatched.store(false, Ordering::SeqCst);
+                looked(&shared);
                 tokio::time::sleep(period).await;
             }
         }
@@ -76,12 +75,21 @@ async fn poll_until_failure(
         };
         let (stats, keyspace) = answer?;
         seen.apply(shared, &stats, &keyspace);
-        shared.looks.send_modify(|looks| *looks += 1);
-        shared.unwatched.store(false, Ordering::SeqCst);
+        looked(shared);
         tokio::time::sleep(period).await;
         *quiet = if shared.activity.swap(0, Ordering::Relaxed) > 0 { 0 } else { *quiet + 1 };
     }
     Ok(())
+}
+
+/// A poll has ended, and what it has seen is applied.
+fn looked(shared: &Shared) {
+    shared.looks.send_modify(|looks| *looks += 1);
+    if *shared.looks.borrow() == 1 {
+        // What was filled before was dropped just now.
+        tracing::debug!("background polls have looked");
+    }
+    shared.unwatched.store(false, Ordering::SeqCst);
 }
 
 // === impl Seen ===
@@ -89,7 +97,7 @@ async fn poll_until_failure(
 impl Seen {
     /// A poll has failed: as long as nothing is known, hash fields with TTLs may be held.
     fn nothing(&mut self, shared: &Shared, error: &super::scrape::NoInfo) {
-        if matches!(error, super::scrape::NoInfo::Redis(error) if error.code() == Some("NOPERM")) && !self.warned {
+        if error.is_denial() && !self.warned {
             self.warned = true;
             tracing::warn!(
                 %error,

@@ -114,7 +114,7 @@ impl Scraper {
             Ok(info) => publish(&self.registry, &info),
             Err(error) => {
                 tracing::debug!(%error, "upstream gave no INFO");
-                self.registry.set_upstream(Upstream::Up, 0);
+                self.registry.set_upstream(Upstream::Up, i64::from(error.is_denial()));
             }
         }
     }
@@ -170,6 +170,15 @@ impl Target {
             Address::Unix(path) => ConnectionAddr::Unix(path.clone()),
         };
         Ok(address.into_connection_info()?.set_redis_settings(login))
+    }
+}
+
+// === impl NoInfo ===
+
+impl NoInfo {
+    /// Whether upstream is there and denies it to our user.
+    pub(super) fn is_denial(&self) -> bool {
+        matches!(self, NoInfo::Redis(error) if error.code() == Some("NOPERM"))
     }
 }
 

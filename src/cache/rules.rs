@@ -138,11 +138,16 @@ mod tests {
             max_age: age.map(std::time::Duration::from_secs),
         };
         let config = Config {
-            rules: vec![rule("lock:*", Some(Mode::Off), None), rule("*", None, Some(5))],
+            rules: vec![
+                rule("lock:*", Some(Mode::Off), None),
+                rule("long:*", None, Some(3600)),
+                rule("*", None, Some(5)),
+            ],
             ..Config::default()
         };
         let rules = Rules::new(&config);
         assert_eq!(rules.of(b"lock:1").mode, Mode::Off);
+        assert_eq!(rules.of(b"long:1").max_age, 60_000_000_000, "no rule lengthens a life");
         assert_eq!(rules.of(b"x"), Ruling { mode: Mode::Tracking, max_age: 5_000_000_000 });
     }
 }

@@ -1,8 +1,8 @@
 //! Where dedicated connections come from: the pool for a command, its refusals in the client's words, and the question
 //! to upstream what a name is that the table lacks.
 //!
-//! *Invariant:* a connection is handed out aligned with the client's RESP version and database, or not at all. Not here:
-//! what is said on it (`dedicated`), and whether it goes back (`upstream::dedicated`).
+//! *Invariant:* a connection is handed out aligned with the client's RESP version and, where that matters, its database,
+//! or not at all. Not here: what is said on it (`dedicated`), and whether it goes back (`upstream::dedicated`).
 
 use bytes::BytesMut;
 
@@ -10,12 +10,9 @@ use super::connection::Connection;
 use super::dedicated::Checked;
 use crate::command::Row;
 use crate::error::Error;
-use crate::net::boottime;
 use crate::protocol::{Args, encode};
-use crate::telemetry::labels::{Class, Pool};
-use crate::telemetry::metrics::{Counter, Histogram};
-use crate::upstream::connection::ConnectionError;
-use crate::upstream::dedicated::{PoolError, PoolKind};
+use crate::telemetry::labels::Class;
+use crate::upstream::dedicated::PoolKind;
 
 // === impl Connection ===
 
@@ -23,52 +20,11 @@ impl Connection {
     /// A connection of this kind, aligned; else the reply to give.
     pub(super) async fn check_out(&mut self, kind: PoolKind) -> Result<Checked, Vec<u8>> {
         let lane = self.session.lane();
-        let account = self.worker.account_at(lane.identity).ok_or_else(|| Error::NoAuth.reply())?;
-        let begun = boottime();
-        let checked_out = self.worker.check_out(&account, kind).await;
-        self.worker.cells.observe(Histogram::PoolWait, boottime().saturating_sub(begun), 1);
-        let mut connection = checked_out.map_err(|error| self.pool_error(kind, &error))?;
         let proto = if self.session.resp3() { 3 } else { 2 };
-        let limit = self.worker.settings.upstream.command_timeout;
-        match tokio::time::timeout(limit, connection.align(proto, lane.db)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(ConnectionError::Refused(mut line))) => {
-                line.extend_from_slice(b"\r\n");
-                return Err(line);
-            }
-            Ok(Err(error)) => return Err(self.lost(&error.to_string())),
-            Err(_) => return Err(self.failed(&Error::Timeout { upstream: self.worker.upstream_name() })),
-        }
+        // What overtakes a script acts on the whole server; a SELECT before it would be answered -BUSY.
+        let db = (kind != PoolKind::Control).then_some(lane.db);
+        let connection = self.worker.check_out_aligned(lane.identity, kind, Some(proto), db).await?;
         Ok(Checked::new(connection))
-    }
-
-    fn pool_error(&self, kind: PoolKind, error: &PoolError) -> Vec<u8> {
-        let upstream = self.worker.upstream_name();
-        let (pool, label) = match kind {
-            PoolKind::Transactions => ("pool", Pool::Transaction),
-            PoolKind::Waiting => ("waiting_pool", Pool::Waiting),
-            PoolKind::Control => ("pool", Pool::Control),
-        };
-        match error {
-            PoolError::Exhausted { .. } => {
-                self.worker.cells.add(Counter::pool_timeouts(label), 1);
-                self.failed(&Error::PoolExhausted { upstream, pool })
-            }
-            PoolError::Unreachable { cause, .. } => {
-                self.failed(&Error::Unreachable { upstream, cause: cause.to_string() })
-            }
-            // The handshake's HELLO was refused, but what the client sent is no HELLO.
-            PoolError::Refused(line) if line.starts_with(b"-NOAUTH") => self.failed(&Error::NoAuth),
-            PoolError::Refused(line) => {
-                let mut line = line.clone();
-                line.extend_from_slice(b"\r\n");
-                line
-            }
-        }
-    }
-
-    fn lost(&self, cause: &str) -> Vec<u8> {
-        self.failed(&Error::Lost { upstream: self.worker.upstream_name(), cause: cause.into() })
     }
 
     /// The reply of an error of our own, which is counted.

@@ -117,9 +117,11 @@ impl Connection {
             let _ = tokio::time::timeout(limit, self.farewell()).await;
         }
         self.session.close();
+        self.worker.unsubscribe_all(&self.session);
         self.worker.gone(&self.session);
-        self.worker.cells.shift(Gauge::Clients, -1);
+        // Whoever sees the gauge go down finds the place free.
         drop(place);
+        self.worker.cells.shift(Gauge::Clients, -1);
     }
 
     async fn run(&mut self) -> Result<(), Over> {
@@ -260,6 +262,12 @@ impl Connection {
                     _ => self.dedicated(Class::Unknown, &args).await?,
                 }
             }
+            Flow::Settle => {
+                let flow = self.worker.dispatch(&self.session, &args);
+                if !matches!(flow, Flow::Next) && !self.answered_here(flow, &args) {
+                    Box::pin(self.slow(flow, request)).await?;
+                }
+            }
         }
         self.worker.flush_one(&self.session);
         Ok(())
@@ -293,7 +301,7 @@ impl Connection {
     /// Waits; errors when the connection is over.
     pub(super) async fn wait(&mut self, until: Until) -> Result<(), Over> {
         let idle = self.worker.settings.client.idle_timeout;
-        if idle.is_zero() || until != Until::Read {
+        if idle.is_zero() || until != Until::Read || self.session.is_subscribed() {
             return std::future::poll_fn(|cx| self.poll_until(cx, until)).await;
         }
         self.wait_idle(idle).await
@@ -302,7 +310,7 @@ impl Connection {
     async fn wait_idle(&mut self, idle: Duration) -> Result<(), Over> {
         match tokio::time::timeout(idle, std::future::poll_fn(|cx| self.poll_until(cx, Until::Read))).await {
             Ok(over) => over,
-            Err(_) if !self.session.replies.borrow().is_settled() => Ok(()),
+            Err(_) if !self.session.replies.borrow().is_settled() || self.session.is_subscribed() => Ok(()),
             Err(_) => {
                 self.worker.cells.add(Counter::ClientsClosedIdle, 1);
                 Err(Over)

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::checkout::pool_for;
 use super::connection::{Connection, Over, Until};
 use super::effects::{Expect, Standing};
+use super::registry::BLOCKED;
 use crate::command::{Row, look_up};
 use crate::error::Error;
 use crate::limits::AUTHENTICATED;
@@ -84,6 +85,12 @@ impl Checked {
         self.expected.front().is_some_and(|expect| !expect.has_no_limit())
     }
 
+    /// What CLIENT LIST tells of the client meanwhile.
+    fn flags(&self) -> u8 {
+        let blocked = self.expected.front().is_some_and(Expect::blocks);
+        self.standing.flags() | if blocked { BLOCKED } else { 0 }
+    }
+
     /// Whether upstream's socket has taken bytes since this was last asked, or they were sent.
     fn has_moved(&mut self) -> bool {
         let left = self.connection.unwritten();
@@ -125,6 +132,7 @@ impl Connection {
         let result = self.converse(&mut checked, class, args).await;
         self.owed_elsewhere = false;
         self.session.card.upstream_id.store(0, Ordering::Relaxed);
+        self.session.card.flags.store(0, Ordering::Relaxed);
         if result.is_err() || !checked.standing.is_plain() {
             checked.connection.taint();
         }
@@ -175,6 +183,7 @@ impl Connection {
 
     /// Waits for upstream, for the client, or for the end of patience.
     async fn next_of(&mut self, checked: &mut Checked) -> Woken {
+        self.session.card.flags.store(checked.flags(), Ordering::Relaxed);
         let patience = self.patience(checked);
         let owed = checked.answers_come();
         self.owed_elsewhere = owed;
@@ -270,6 +279,11 @@ impl Connection {
             }
         }
         let class = row.map_or(Class::Unknown, |row| row.class(args));
+        if class == Class::Subscribe && self.session.is_subscribed() && checked.standing.shares_subscriptions() {
+            self.wait_for_replies(checked).await?;
+            self.worker.dispatch(&self.session, args);
+            return self.wait(Until::Settled).await;
+        }
         self.send_dedicated(checked, class, args);
         Ok(())
     }
@@ -354,21 +368,6 @@ impl Connection {
         Expect::new(row, class, args, keys, standing.in_multi())
     }
 
-    /// A client's id in CLIENT UNBLOCK stands for the connection that waits for it.
-    fn translated(&self, row: Option<&Row>, args: &Args<'_>) -> Option<BytesMut> {
-        if row?.name != "client|unblock" {
-            return None;
-        }
-        let id: u64 = std::str::from_utf8(args.get(2)?).ok()?.parse().ok()?;
-        let upstream_id = self.registry.get(id).map_or(0, |card| card.upstream_id.load(Ordering::Relaxed));
-        let id = upstream_id.to_string();
-        let mut words: Vec<&[u8]> = (0..args.len()).filter_map(|i| args.get(i)).collect();
-        *words.get_mut(2)? = id.as_bytes();
-        let mut request = BytesMut::new();
-        encode::request(&mut request, &words);
-        Some(request)
-    }
-
     /// Delivers what has come, behind one fence for all that is here.
     async fn take_pieces(&mut self, checked: &mut Checked, first: Piece) -> Result<(), Over> {
         let mut next = Some(first);
@@ -428,8 +427,7 @@ impl Connection {
         }
         if let Some(db) = checked.standing.answered(expect, piece) {
             checked.connection.note_db(db);
-            let mine = self.session.lane();
-            let lane = self.worker.lane(mine.node, mine.identity, db);
+            let lane = self.lane_beside(|mine| (mine.identity, db));
             self.worker.ride(&self.session, lane);
         }
         if let Some(error) = expect.instead() {
@@ -437,7 +435,8 @@ impl Connection {
             return self.session.replies.borrow_mut().answer(&reply, expect.mute);
         }
         if !expect.is_swallowed() && !expect.mute {
-            self.pass_on(piece);
+            let ours = if expect.tells_id { self.with_our_id(piece) } else { None };
+            self.pass_on(ours.as_ref().unwrap_or(piece));
         }
     }
 
@@ -453,7 +452,7 @@ impl Connection {
     }
 
     fn pass_on(&self, piece: &Piece) {
-        self.session.replies.borrow_mut().out.share(&piece.bytes);
+        self.session.replies.borrow_mut().pass_on(&piece.bytes, piece.last);
     }
 
     fn has_room_to_read(&self) -> bool {

@@ -5,9 +5,10 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use super::news::{Kind, kind_of};
+use super::registry::{IN_MULTI, MONITORS, SUBSCRIBED};
 use crate::coherence::Keys;
 use crate::command::Row;
+use crate::dispatch::pubsub::news::{News, Topic, news_of};
 use crate::error::Error;
 use crate::protocol::Args;
 use crate::protocol::frame::{Value, decode};
@@ -42,17 +43,6 @@ pub enum Effect {
     Keep,
 }
 
-/// What is subscribed to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Topic {
-    /// SUBSCRIBE.
-    Channel,
-    /// PSUBSCRIBE.
-    Pattern,
-    /// SSUBSCRIBE.
-    Shard,
-}
-
 /// A reply that is owed on a dedicated connection.
 pub struct Expect {
     /// The keys of its writes, bumped again at its reply.
@@ -61,6 +51,8 @@ pub struct Expect {
     pub begun: bool,
     /// Whether the client asked for silence (CLIENT REPLY).
     pub mute: bool,
+    /// Whether its reply names a client by upstream's id.
+    pub tells_id: bool,
     effect: Effect,
     class: Class,
     /// Whether it may write keys it does not name.
@@ -124,6 +116,7 @@ impl Expect {
             keys: keys.unwrap_or_default(),
             begun: false,
             mute: false,
+            tells_id: !in_multi && row.is_some_and(|row| matches!(row.name, "client|getredir" | "client|trackinginfo")),
             waits: !in_multi && row.is_some_and(|row| waits_for_others(class, row)),
             delicate: row.is_some_and(|row| matches!(row.name, "multi" | "exec" | "discard" | "watch")),
             queued: in_multi && !matches!(effect, Effect::Multi | Effect::Exec | Effect::Discard | Effect::Watch),
@@ -151,6 +144,7 @@ impl Expect {
             keys: Keys::None,
             begun: false,
             mute: false,
+            tells_id: false,
             waits: false,
             delicate: false,
             effect: Effect::None,
@@ -172,6 +166,11 @@ impl Expect {
     /// Whether its reply may take as long as it likes: what waits for others, until its reply has begun.
     pub fn has_no_limit(&self) -> bool {
         self.waits && !self.begun
+    }
+
+    /// Whether its client is blocked until others have done something, rather than told of it.
+    pub fn blocks(&self) -> bool {
+        self.has_no_limit() && !self.is_subscription() && self.effect != Effect::Keep
     }
 
     /// Whether this reply leaves the connection's state in doubt.
@@ -244,6 +243,17 @@ impl Standing {
     /// Whether a client that is owed nothing may stay silent for ever: it has asked to be told.
     pub fn may_idle(&self) -> bool {
         self.is_subscribed() || self.unseen || self.monitors
+    }
+
+    /// Whether a subscription made now is not this connection's own affair.
+    pub fn shares_subscriptions(&self) -> bool {
+        !self.multi && !self.unseen && !self.is_subscribed()
+    }
+
+    /// What CLIENT LIST tells of it.
+    pub fn flags(&self) -> u8 {
+        let flag = |bit, holds: bool| if holds { bit } else { 0 };
+        flag(MONITORS, self.monitors) | flag(SUBSCRIBED, self.is_subscribed()) | flag(IN_MULTI, self.multi)
     }
 
     /// Why a read is not answered from the cache here.
@@ -420,19 +430,19 @@ impl Standing {
         // Who is subscribed gets no other arrays than PING's; who is about to be gets those of earlier commands.
         let begun = self.unseen || self.subscribed.iter().any(|topic| !topic.is_empty());
         let told = begun || expected.front().is_some_and(Expect::is_subscription);
-        told && piece.first && piece.kind == b'*' && kind_of(piece).is_some()
+        told && piece.first && piece.kind == b'*' && news_in(piece).is_some()
     }
 
     /// Takes note of a push or message: confirmations change what is subscribed.
     pub fn heard(&mut self, piece: &Piece, expected: &mut VecDeque<Expect>) {
-        let Some(Kind::Confirmation { topic, begins, channel }) = kind_of(piece) else { return };
+        let Some(News::Confirmation { topic, begins, name }) = news_in(piece) else { return };
         let subscribed = &mut self.subscribed[topic as usize];
-        match (begins, channel) {
-            (true, Some(channel)) => {
-                subscribed.insert(channel);
+        match (begins, name) {
+            (true, Some(name)) => {
+                subscribed.insert(name);
             }
-            (false, Some(channel)) => {
-                subscribed.remove(&channel);
+            (false, Some(name)) => {
+                subscribed.remove(&name);
             }
             // Nothing was subscribed.
             (_, None) => {}
@@ -446,6 +456,10 @@ impl Standing {
             }
         }
     }
+}
+
+fn news_in(piece: &Piece) -> Option<News<'_>> {
+    news_of(piece.bytes.get(piece.start..)?)
 }
 
 fn effect_of(row: &Row, args: &Args<'_>) -> Effect {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use bytes::BytesMut;
 
 use super::connection::Connection;
-use super::registry::kill;
+use super::registry::{BLOCKED, IN_MULTI, MONITORS, SUBSCRIBED, kill};
 use crate::dispatch::session::Card;
 use crate::error::Error;
 use crate::net::boottime;
@@ -29,25 +29,24 @@ struct Filter {
 // === impl Connection ===
 
 impl Connection {
-    /// CLIENT INFO, LIST or KILL; false: upstream knows better what is wrong with it.
+    /// CLIENT INFO or LIST; false: upstream knows better what is wrong with it.
     pub(super) fn client_registry(&self, name: &str, args: &Args<'_>, reply: &mut BytesMut) -> bool {
         let resp3 = self.session.resp3();
         match name {
             "client|info" => encode::verbatim(reply, line(&self.session.card).as_bytes(), resp3),
-            "client|list" => {
+            _ => {
                 // Servers differ in what they take and in how they refuse it.
                 let Ok(filter) = Filter::parse(args, 2, false) else { return false };
                 let cards = self.registry.all();
                 let lines: String = cards.iter().filter(|card| filter.matches(card)).map(|card| line(card)).collect();
                 encode::verbatim(reply, lines.as_bytes(), resp3);
             }
-            _ => return self.client_kill(args, reply),
         }
         true
     }
 
     /// Nothing that could match is ever told to upstream: its clients are our lanes.
-    fn client_kill(&self, args: &Args<'_>, reply: &mut BytesMut) -> bool {
+    pub(super) fn client_kill(&self, args: &Args<'_>, reply: &mut BytesMut) -> bool {
         let own = self.session.card.id;
         if args.len() == 3 {
             let address = String::from_utf8_lossy(args.get(2).unwrap_or_default()).into_owned();
@@ -127,7 +126,7 @@ impl Filter {
             && is(&self.local_address, &card.local_address)
             && is(&self.user, &user(card))
             // Replicas and masters are no clients of ours.
-            && self.kind.as_ref().is_none_or(|kind| kind == "normal")
+            && is(&self.kind, if flags(card) & SUBSCRIBED != 0 { "pubsub" } else { "normal" })
     }
 }
 
@@ -148,23 +147,41 @@ fn user(card: &Card) -> String {
     if user.is_empty() { "default".into() } else { user }
 }
 
+/// What a client is about: on a connection of its own, and by subscriptions that it shares.
+fn flags(card: &Card) -> u8 {
+    let subscribed = card.subscriptions.iter().any(|count| count.load(Ordering::Relaxed) > 0);
+    card.flags.load(Ordering::Relaxed) | if subscribed { SUBSCRIBED } else { 0 }
+}
+
+/// Redis's letters, in its order (networking.c, catClientInfoString).
+fn letters(flags: u8) -> String {
+    let known = [(MONITORS, 'O'), (SUBSCRIBED, 'P'), (IN_MULTI, 'x'), (BLOCKED, 'b')];
+    let letters: String = known.into_iter().filter(|(bit, _)| flags & bit != 0).map(|(_, letter)| letter).collect();
+    if letters.is_empty() { "N".into() } else { letters }
+}
+
 /// One client's line.
 fn line(card: &Card) -> String {
     let now = boottime();
     let seconds = |then: u64| now.saturating_sub(then) / 1_000_000_000;
     let words = card.words.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let subscriptions = card.subscriptions.each_ref().map(|count| count.load(Ordering::Relaxed));
     let mut line = String::new();
     // Writing to a String does not fail.
     let _ = writeln!(
         line,
-        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags=N db={} sub=0 psub=0 ssub=0 multi=-1 user={} resp={} lib-name={} lib-ver={}",
+        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi=-1 user={} resp={} lib-name={} lib-ver={}",
         card.id,
         card.address,
         card.local_address,
         words.name,
         seconds(card.since),
         seconds(card.last.load(Ordering::Relaxed)),
+        letters(flags(card)),
         card.db.load(Ordering::Relaxed),
+        subscriptions[0],
+        subscriptions[1],
+        subscriptions[2],
         if words.user.is_empty() { "default" } else { &words.user },
         card.proto.load(Ordering::Relaxed),
         words.lib_name,

@@ -70,6 +70,14 @@ impl Connection {
 
     /// A PONG means that upstream was alive a moment ago: answered here only while the lease says so.
     fn ping(&mut self, row: &'static Row, args: &Args<'_>) -> bool {
+        if self.session.careful.get() && args.len() <= 2 {
+            // In RESP2's subscribe mode.
+            let mut reply = BytesMut::from(&b"*2\r\n$4\r\npong\r\n"[..]);
+            encode::bulk(&mut reply, args.get(1).unwrap_or_default());
+            self.worker.count_local(Class::Local);
+            self.session.replies.borrow_mut().answer(&reply, self.session.mute());
+            return true;
+        }
         let lane = self.session.lane();
         let alive = lane.standing.lease.holds(self.worker.now(), self.worker.coherence.max_staleness);
         if !alive || args.len() > 2 {
@@ -112,7 +120,7 @@ impl Connection {
                 _ => encode::error(reply, &Error::Syntax.to_string()),
             },
             "client|capa" => encode::simple(reply, "OK"),
-            "client|info" | "client|list" | "client|kill" => return self.client_registry(name, args, reply),
+            "client|info" | "client|list" => return self.client_registry(name, args, reply),
             _ => return false,
         }
         true
@@ -182,6 +190,7 @@ impl Connection {
             "select" => self.select(args).await,
             "auth" => self.auth(args).await,
             "hello" => self.hello(args).await,
+            "client|kill" => self.kill(args).await,
             _ => self.forward_alone(args).await,
         }
         Ok(())
@@ -189,6 +198,7 @@ impl Connection {
 
     fn reset(&mut self) {
         let settings = &self.worker.settings;
+        self.worker.unsubscribe_all(&self.session);
         self.worker.ride(&self.session, self.worker.main_lane());
         self.session.speak(false);
         self.session.voice.set(Voice::On);
@@ -197,13 +207,20 @@ impl Connection {
         self.session.replies.borrow_mut().answer(b"+RESET\r\n", false);
     }
 
+    /// The lane to the same node, of another user or database. Its own is let go of here: a lane that nobody holds is
+    /// one that nobody rides.
+    pub(super) fn lane_beside(&self, of: impl FnOnce(&TrackedLane) -> (u32, u32)) -> Rc<TrackedLane> {
+        let mine = self.session.lane();
+        let (identity, db) = of(&mine);
+        self.worker.lane(mine.node, identity, db)
+    }
+
     async fn select(&mut self, args: &Args<'_>) {
         // A number that servers write otherwise (007, +1) is none to them.
         let canonical = |text: &&str| text.parse::<u32>().is_ok_and(|db| db.to_string() == **text);
         let db = args.get(1).and_then(|db| std::str::from_utf8(db).ok()).filter(canonical);
         let Some(db) = db.and_then(|db| db.parse().ok()) else { return self.forward_alone(args).await };
-        let mine = self.session.lane();
-        let lane = self.worker.lane(mine.node, mine.identity, db);
+        let lane = self.lane_beside(|mine| (mine.identity, db));
         match self.ready(&lane).await {
             Ok(()) => {
                 self.worker.ride(&self.session, lane);
@@ -239,8 +256,7 @@ impl Connection {
     /// Has upstream decide; the client rides that user's lane from then on. Returns the reply of a refusal.
     async fn authenticate(&mut self, identity: &Identity) -> Option<Vec<u8>> {
         let account = self.worker.account(identity);
-        let mine = self.session.lane();
-        let lane = self.worker.lane(mine.node, account, mine.db);
+        let lane = self.lane_beside(|mine| (account, mine.db));
         let fresh = !lane.queue.is_up();
         let mut refused = self.ready(&lane).await.err();
         if refused.is_none() && !fresh {
@@ -259,16 +275,22 @@ impl Connection {
     }
 
     async fn verify(&mut self, account: u32, identity: &Identity) -> Result<(), Vec<u8>> {
+        let (user, password) = (identity.user.as_str(), identity.password.reveal());
+        let refusal = match user {
+            "" => self.refusal(account, &["AUTH", password]).await?,
+            user => self.refusal(account, &["AUTH", user, password]).await?,
+        };
+        refusal.map_or(Ok(()), Err)
+    }
+
+    /// Upstream's error, if it answers with one, to a command of our own as this user.
+    async fn refusal(&mut self, account: u32, words: &[&str]) -> Result<Option<Vec<u8>>, Vec<u8>> {
         let account = self.worker.account_at(account).ok_or_else(|| Error::NoAuth.reply())?;
         let lost = |cause: String| Error::Lost { upstream: self.worker.upstream_name(), cause }.reply();
         let mut connection =
             self.worker.check_out(&account, PoolKind::Control).await.map_err(|error| lost(error.to_string()))?;
         let mut request = BytesMut::new();
-        let (user, password) = (identity.user.as_str(), identity.password.reveal());
-        match user {
-            "" => encode::request(&mut request, &["AUTH", password]),
-            user => encode::request(&mut request, &["AUTH", user, password]),
-        }
+        encode::request(&mut request, words);
         connection.send(&request, 1);
         let answer = async {
             connection.flush().await.map_err(|error| error.to_string())?;
@@ -279,7 +301,20 @@ impl Connection {
             Ok(answer) => answer.map_err(lost)?,
             Err(_) => return Err(Error::Timeout { upstream: self.worker.upstream_name() }.reply()),
         };
-        if piece.error_line().is_some() { Err(piece.bytes.to_vec()) } else { Ok(()) }
+        Ok(piece.error_line().map(|_| piece.bytes.to_vec()))
+    }
+
+    /// CLIENT KILL acts on others: whether this user may, only upstream knows. It has no client with the id 0.
+    async fn kill(&mut self, args: &Args<'_>) {
+        let account = self.session.lane().identity;
+        let mut reply = BytesMut::new();
+        match self.refusal(account, &["CLIENT", "KILL", "ID", "0"]).await {
+            Ok(Some(refusal)) if refusal.starts_with(b"-NOPERM") => reply.extend_from_slice(&refusal),
+            Err(failure) => reply.extend_from_slice(&failure),
+            Ok(_) if self.client_kill(args, &mut reply) => {}
+            Ok(_) => return self.forward_alone(args).await,
+        }
+        self.session.replies.borrow_mut().answer(&reply, self.session.mute());
     }
 
     async fn hello(&mut self, args: &Args<'_>) {
@@ -359,10 +394,10 @@ impl Connection {
         let connected = async {
             loop {
                 let changed = lane.changed.notified();
-                lane.queue.want();
                 if lane.queue.is_up() {
                     return Ok(());
                 }
+                lane.queue.want();
                 changed.await;
                 if let Some(Trouble::Refused(line)) = &*lane.trouble.borrow()
                     && !lane.queue.is_up()

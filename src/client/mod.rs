@@ -6,10 +6,10 @@ pub mod config;
 pub mod connection;
 pub mod dedicated;
 pub mod effects;
+pub mod ids;
 pub mod list;
 pub mod listener;
 pub mod local;
-pub mod news;
 pub mod registry;
 
 pub use config::Config;

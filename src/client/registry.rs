@@ -1,11 +1,20 @@
 //! The clients of all workers, as far as others may see them: CLIENT LIST, CLIENT KILL, `max_clients`.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::dispatch::session::Card;
 use crate::net::boottime;
+
+/// A bit of [`Card::flags`]: it receives what others do (MONITOR).
+pub const MONITORS: u8 = 1;
+/// It is subscribed.
+pub const SUBSCRIBED: u8 = 1 << 1;
+/// It is in a transaction.
+pub const IN_MULTI: u8 = 1 << 2;
+/// It waits for others.
+pub const BLOCKED: u8 = 1 << 3;
 
 /// The clients of all workers.
 #[derive(Default)]
@@ -40,7 +49,9 @@ impl Registry {
             last: AtomicU64::new(now),
             db: AtomicU64::new(0),
             proto: AtomicU64::new(2),
+            subscriptions: Default::default(),
             upstream_id: AtomicU64::new(0),
+            flags: AtomicU8::new(0),
             killed: false.into(),
             words: Mutex::default(),
             waker: Mutex::default(),
@@ -57,6 +68,12 @@ impl Registry {
     /// One client.
     pub fn get(&self, id: u64) -> Option<Arc<Card>> {
         self.cards.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// The first of whom this holds.
+    pub fn find(&self, is: impl Fn(&Card) -> bool) -> Option<Arc<Card>> {
+        let cards = self.cards.lock().unwrap_or_else(PoisonError::into_inner);
+        cards.values().find(|card| is(card)).cloned()
     }
 
     /// How many there are.

@@ -253,3 +253,6 @@ impl Worker {
 fn is_same(lane: Option<&TrackedLane>, other: &Rc<TrackedLane>) -> bool {
     lane.is_some_and(|lane| std::ptr::eq(lane, Rc::as_ptr(other)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,10 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::fence::Hold;
 use super::mget::Snapshot;
+use super::pubsub::news::Topic;
 use super::session::Session;
 use crate::cache::Flight;
 use crate::coherence::{Keys, Standing};
@@ -69,6 +71,10 @@ pub enum After {
     Nothing,
     /// It is upstream's INFO: our section is added.
     Info,
+    /// A message has been published to this: shared subscriptions are counted in.
+    Published(Topic, Bytes),
+    /// Subscribers have been counted: shared subscriptions are counted in.
+    Counted(Topic),
     /// An inside write has taken effect.
     Written(Keys),
     /// So has one that every entry of the node rests on.
@@ -167,7 +173,7 @@ impl After {
         match self {
             After::Written(keys) | After::News(keys) | After::Held(_, keys) => Some(keys),
             After::Exec(end) => Some(&end.keys),
-            After::Nothing | After::Info | After::Swept => None,
+            After::Nothing | After::Info | After::Swept | After::Published(..) | After::Counted(_) => None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A worker's lanes: opened when first needed, one per database and upstream user.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,16 +9,15 @@ use tokio::sync::Notify;
 use super::lane::TrackedLane;
 use super::session::Session;
 use super::turn::drive;
-use super::worker::{Account, Settings, Worker};
+use super::worker::{Settings, Worker};
 use crate::cache::Mode;
 use crate::coherence::Standing;
 use crate::command::Learned;
 use crate::net::{ConnectOptions, Stream, boottime};
 use crate::upstream::CLIENT_NAME;
 use crate::upstream::backoff::Backoff;
-use crate::upstream::dedicated::{Checkout, Dedicated, PoolError, PoolKind};
 use crate::upstream::handshake::{Hello, Purpose, handshake};
-use crate::upstream::identity::{Credentials, Identity};
+use crate::upstream::identity::Credentials;
 use crate::upstream::lane::{Connect, LARGE_REPLY, Lane, Limits};
 use crate::upstream::topology::NodeId;
 
@@ -141,48 +140,6 @@ impl Worker {
             *driven != number
         });
         self.forget_account(lane.identity);
-    }
-
-    /// The account of an identity that a client has given, made if it is the first.
-    pub fn account(&self, identity: &Identity) -> u32 {
-        let mut accounts = self.accounts.borrow_mut();
-        let is = |account: &Rc<Account>| account.identity.as_ref() == Some(identity);
-        if let Some(found) = accounts.iter().position(|account| account.as_ref().is_some_and(is)) {
-            return found as u32;
-        }
-        let account = Some(Rc::new(Account { identity: Some(identity.clone()), pools: OnceCell::new() }));
-        let free = accounts.iter().position(Option::is_none).unwrap_or(accounts.len());
-        match accounts.get_mut(free) {
-            Some(place) => *place = account,
-            None => accounts.push(account),
-        }
-        free as u32
-    }
-
-    /// An account, by its number.
-    pub fn account_at(&self, index: u32) -> Option<Rc<Account>> {
-        self.accounts.borrow().get(index as usize).cloned().flatten()
-    }
-
-    /// An account's dedicated connection.
-    ///
-    /// # Errors
-    /// As [`Dedicated::get`] has them.
-    pub async fn check_out(&self, account: &Account, kind: PoolKind) -> Result<Checkout, PoolError> {
-        let credentials =
-            || account.identity.clone().map_or_else(|| self.settings.credentials.clone(), Credentials::from);
-        let open = || Dedicated::new(self.settings.address(), &credentials(), &self.settings.upstream);
-        account.pools.get_or_init(open).get(kind).await
-    }
-
-    /// Frees the place of an account that no lane is left of: who guesses passwords fills no memory.
-    fn forget_account(&self, index: u32) {
-        if index == 0 || self.lanes.borrow().iter().any(|lane| lane.identity == index) {
-            return;
-        }
-        if let Some(place) = self.accounts.borrow_mut().get_mut(index as usize) {
-            *place = None;
-        }
     }
 
     /// Lets go of a lane that upstream has refused, unless somebody rides it.

@@ -2,10 +2,12 @@
 //! an early return with a name. Nothing here waits: what must wait is told to the client's task as a [`Flow`].
 //!
 //! Around it: `worker` (what a thread owns), `session` (one client), `replies` and `output` (what it is owed), `read`
-//! and `mget` (the cache's ways), `block` (transactions on the lane), `lane` and `turn` (what arrives), `lanes` (which
-//! there are), `loss` (one comes and goes), `pieces` (large replies), `fence` (news must not overtake), `retry` (reads
-//! after a lost connection), `audit`, `info` (INFO's section of ours), `publish` (gauges).
+//! and `mget` (the cache's ways), `block` (transactions on the lane), `lane` and `turn` (what arrives), `lanes` and
+//! `accounts` (which there are), `loss` (one comes and goes), `pieces` (large replies), `fence` (news must not overtake), `retry` (reads
+//! after a lost connection), `audit`, `info` (INFO's section of ours), `publish` (gauges), `pubsub`
+//! (shared subscriptions).
 
+pub mod accounts;
 pub mod audit;
 pub mod block;
 pub mod fence;
@@ -17,6 +19,7 @@ pub mod mget;
 pub mod output;
 pub mod pieces;
 pub mod publish;
+pub mod pubsub;
 pub mod read;
 pub mod replies;
 pub mod retry;
@@ -26,6 +29,8 @@ pub mod worker;
 
 use std::rc::Rc;
 
+use bytes::Bytes;
+
 use crate::coherence::Keys;
 use crate::command::policy::Refusal;
 use crate::command::{Row, look_up};
@@ -34,6 +39,7 @@ use crate::protocol::Args;
 use crate::telemetry::labels::{Class, Outcome};
 use fence::Hold;
 use lane::{After, Rewrite, Ticket, Waiter};
+use pubsub::news::Topic;
 pub use session::Session;
 pub use worker::Worker;
 
@@ -65,6 +71,8 @@ pub enum Flow {
     Multi,
     /// Asks upstream what it is.
     Ask,
+    /// Dispatches it again once all earlier replies are in.
+    Settle,
 }
 
 impl Worker {
@@ -73,6 +81,11 @@ impl Worker {
         let Some(row) = look_up(args) else { return self.unknown(session, args) };
         if !session.authenticated.get() && !matches!(row.name, "auth" | "hello" | "quit" | "reset") {
             return self.refuse(session, Class::Local, &Error::NoAuth);
+        }
+        if session.careful.get()
+            && let Some(flow) = self.while_subscribed(session, row, args)
+        {
+            return flow;
         }
         let class = match self.policy.judge(row, args) {
             Ok(class) => class,
@@ -87,10 +100,7 @@ impl Worker {
                 flow => return flow,
             },
             Class::Mget => self.mget(session, row, args),
-            Class::Plain if row.name == "info" && info::asks_for_section(args) => {
-                self.forward(session, row, args, Class::Plain, After::Info);
-            }
-            Class::Plain => self.forward(session, row, args, Class::Plain, After::Nothing),
+            Class::Plain => self.forward(session, row, args, Class::Plain, self.after_plain(row, args)),
             Class::Write => self.write(session, row, args),
             Class::Script => self.script(session, row, args),
             Class::Sweep => {
@@ -99,10 +109,29 @@ impl Worker {
             }
             Class::Transaction if row.name == "multi" => return Flow::Multi,
             Class::Local => return Flow::Local(row),
+            Class::Subscribe => return self.subscription(session, row, args),
             class => return Flow::Dedicated(class),
         }
         session.spoken();
         Flow::Next
+    }
+
+    /// Replies that tell of the server what is not quite so for our clients are corrected.
+    fn after_plain(&self, row: &Row, args: &Args<'_>) -> After {
+        let channel = || Bytes::copy_from_slice(args.get(1).unwrap_or_default());
+        match row.name {
+            "info" if info::asks_for_section(args) => After::Info,
+            "publish" if self.has_audience() => After::Published(Topic::Channel, channel()),
+            "spublish" if self.has_audience() => After::Published(Topic::Shard, channel()),
+            "pubsub|numsub" if self.has_audience() => After::Counted(Topic::Channel),
+            "pubsub|shardnumsub" if self.has_audience() => After::Counted(Topic::Shard),
+            _ => After::Nothing,
+        }
+    }
+
+    /// Whether any client, of whatever worker, is subscribed to anything.
+    fn has_audience(&self) -> bool {
+        !self.peers.audience.is_empty()
     }
 
     /// Answers with an error of our own, in the command's turn.
@@ -177,6 +206,9 @@ impl Worker {
         if !session.authenticated.get() {
             return self.refuse(session, Class::Unknown, &Error::NoAuth);
         }
+        if session.careful.get() && !session.replies.borrow().is_empty() {
+            return Flow::Settle;
+        }
         if let Some(refusal) = self.policy.refusal_of_unknown(&name) {
             return self.refused(session, String::from_utf8_lossy(&name).into_owned(), refusal);
         }
@@ -186,6 +218,11 @@ impl Worker {
         match self.learned.borrow().get(&name) {
             None => return Flow::Ask,
             Some(None) => return Flow::Dedicated(Class::Unknown),
+            // In RESP2's subscribe mode.
+            Some(Some(_)) if session.careful.get() => {
+                let error = Error::SubscribeMode(String::from_utf8_lossy(&name).into_owned());
+                return self.refuse(session, Class::Unknown, &error);
+            }
             Some(Some(_)) if !rides || !small => return Flow::Dedicated(Class::Unknown),
             Some(Some(_)) => {}
         }

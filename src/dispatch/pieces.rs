@@ -151,7 +151,7 @@ impl Pieces {
             After::Held(..) => true,
             After::Exec(end) => end.own_fence || others(),
             After::News(_) => others(),
-            After::Nothing | After::Info | After::Written(_) | After::Swept => false,
+            _ => false,
         })
     }
 

@@ -34,6 +34,9 @@ impl Worker {
         cells.set(Gauge::CacheBytes, self.store.bytes() as i64);
         cells.set(Gauge::Flights, self.flights.len() as i64);
         cells.set(Gauge::NodeEpoch, self.coherence.shared.node.current() as i64);
+        let (clients, upstream) = self.peers.audience.totals();
+        cells.set(Gauge::Subscriptions, clients);
+        cells.set(Gauge::SubscriptionsUpstream, upstream);
         self.publish_lanes();
         self.publish_pools();
     }

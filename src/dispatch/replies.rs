@@ -29,6 +29,10 @@ pub struct Replies {
     parked: usize,
     /// Bytes in places behind the front.
     early: usize,
+    /// A reply of which a part has been passed on without a place.
+    cut: bool,
+    /// Messages that must not stand in the midst of a reply.
+    late: Output,
     /// What may be written.
     pub out: Output,
 }
@@ -81,7 +85,7 @@ impl Replies {
 
     /// Bytes kept for this client.
     pub fn bytes(&self) -> usize {
-        self.out.len() + self.early
+        self.out.len() + self.early + self.late.len()
     }
 
     /// A place for a read that has been sent, or is about to be; the read is kept while others are parked.
@@ -115,6 +119,29 @@ impl Replies {
         self.take_place(State::Done(output), None, mute, true);
     }
 
+    /// A reply that has no place, because nothing else is owed, or a part of it.
+    pub fn pass_on(&mut self, reply: &Bytes, last: bool) {
+        self.out.share(reply);
+        self.cut = !last;
+        self.let_messages_in();
+    }
+
+    /// A message, which stands between any two replies.
+    pub fn interject(&mut self, message: &Bytes) {
+        self.late.share(message);
+        self.let_messages_in();
+    }
+
+    fn let_messages_in(&mut self) {
+        if self.late.is_empty() {
+            return;
+        }
+        let amid = self.places.front().is_some_and(|place| matches!(place.state, State::Coming(_)));
+        if !amid && !self.cut {
+            self.out.append(std::mem::take(&mut self.late));
+        }
+    }
+
     /// Puts a reply, or the `last` part of it, into its place; whether the place was still waiting for it.
     pub fn put(&mut self, number: u64, attempt: u32, reply: &Bytes, last: bool) -> bool {
         self.put_by(number, attempt, last, reply.len(), |output| output.share(reply))
@@ -141,6 +168,7 @@ impl Replies {
             if last {
                 self.leave();
                 self.advance();
+                self.let_messages_in();
             } else if !matches!(place.state, State::Coming(_)) {
                 place.state = State::Coming(Output::default());
             }

@@ -42,6 +42,8 @@ impl Worker {
         let Some(key) = flight.row.single_key(&args).filter(|_| parsed && in_time) else { return waiters };
         let reading = Reading { row: flight.row, lookup: flight.key.as_lookup(), key, shape: flight.shape };
         let mut lost = Vec::new();
+        // The first leads from here, the others join it.
+        let next = lane.queue.next_order();
         for ticket in waiters {
             if !cleared.iter().any(|session| Rc::ptr_eq(session, &ticket.session)) {
                 if ticket.session.newest.get() >= kept {
@@ -56,7 +58,7 @@ impl Worker {
                 continue;
             };
             self.cells.add(Counter::Retries, 1);
-            ticket.session.rests_on(lane.queue.next_order());
+            ticket.session.rests_on(next);
             self.board(Ticket { attempt, ..ticket }, lane, &reading);
         }
         lost

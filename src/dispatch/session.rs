@@ -6,10 +6,11 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::Waker;
 
 use super::lane::TrackedLane;
+use super::pubsub::Subscriptions;
 use super::replies::Replies;
 use crate::net::WriteHalf;
 
@@ -43,8 +44,12 @@ pub struct Card {
     pub db: AtomicU64,
     /// The RESP version.
     pub proto: AtomicU64,
+    /// How many channels, patterns and shard channels it is subscribed to.
+    pub subscriptions: [AtomicU64; 3],
     /// The upstream connection that stands in for it while it waits; 0: none.
     pub upstream_id: AtomicU64,
+    /// What it is about on a connection of its own, as CLIENT LIST has it: bits of `client::registry`.
+    pub flags: AtomicU8,
     /// CLIENT KILL has been asked for.
     pub killed: AtomicBool,
     /// Name, library name and version, user, last command.
@@ -82,6 +87,10 @@ pub struct Session {
     pub newest: Cell<u64>,
     /// Whether it may do anything at all.
     pub authenticated: Cell<bool>,
+    /// What it shares with others.
+    pub subscriptions: RefCell<Subscriptions>,
+    /// Its next command may not be one to be taken as usual: it is in RESP2's subscribe mode, or confirmations are due.
+    pub careful: Cell<bool>,
     /// Whether it wants replies.
     pub voice: Cell<Voice>,
     /// Whether it stands in the worker's list of clients with new output.
@@ -122,6 +131,8 @@ impl Session {
             resp3: Cell::new(false),
             newest: Cell::new(0),
             authenticated: Cell::new(authenticated),
+            subscriptions: RefCell::default(),
+            careful: Cell::new(false),
             voice: Cell::new(Voice::On),
             touched: Cell::new(false),
             stuck: Cell::new(false),
@@ -154,6 +165,7 @@ impl Session {
     pub fn speak(&self, resp3: bool) {
         self.card.proto.store(if resp3 { 3 } else { 2 }, Ordering::Relaxed);
         self.resp3.set(resp3);
+        self.note_subscriptions();
     }
 
     /// Whether the command under way is to be answered with silence.

@@ -183,6 +183,10 @@ impl Worker {
                 self.hold_or_fail(lane, Hold::new(), ticket, &reply, false);
             }
             After::Info => self.deliver(ticket, &self.with_section(&reply), true),
+            After::Published(topic, channel) => {
+                self.deliver(ticket, &self.with_receivers(topic, &channel, &reply), true)
+            }
+            After::Counted(topic) => self.deliver(ticket, &self.with_subscribers(topic, &reply), true),
             After::Nothing | After::Written(_) | After::Swept | After::News(_) => {
                 self.deliver_either(ticket, reply, shared);
             }

@@ -14,6 +14,8 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::fence::Hold;
 use super::lane::{After, Rewrite, Ticket, TrackedLane, Waiter};
+use super::pubsub::audience::Audience;
+use super::pubsub::hub::Hub;
 use super::session::{Flushed, Session};
 use crate::cache::audit::Sampling;
 use crate::cache::{Admission, Flights, Rules, Store};
@@ -59,6 +61,8 @@ pub struct Peers {
     pub senders: Vec<UnboundedSender<Message>>,
     /// Whether a worker has lanes that pushes could touch.
     pub busy: Vec<AtomicBool>,
+    /// Who is subscribed to what.
+    pub audience: Audience,
 }
 
 /// What a worker needs of the configuration.
@@ -86,6 +90,8 @@ pub struct Account {
     /// Its dedicated connections, from the first need on: bb8 starts tasks for a pool that outlive it for a while,
     /// and who is refused needs none.
     pub pools: OnceCell<Dedicated>,
+    /// Where its clients share their subscriptions, while they have any.
+    pub hub: RefCell<Option<Rc<Hub>>>,
 }
 
 /// One worker.
@@ -202,7 +208,11 @@ impl Worker {
             learned: RefCell::default(),
             seed: foldhash::quality::RandomState::default(),
             lanes: RefCell::default(),
-            accounts: RefCell::new(vec![Some(Rc::new(Account { identity: None, pools: pools.into() }))]),
+            accounts: RefCell::new(vec![Some(Rc::new(Account {
+                identity: None,
+                pools: pools.into(),
+                hub: RefCell::default(),
+            }))]),
             pools_created: Default::default(),
             peers,
             remote: RefCell::default(),
@@ -294,6 +304,13 @@ impl Worker {
         self.deliver_copy(ticket, &error.reply());
     }
 
+    /// A message, which stands between any two replies.
+    pub fn interject(&self, session: &Rc<Session>, message: &Bytes) {
+        session.replies.borrow_mut().interject(message);
+        self.touch(session);
+        self.limit_output(session);
+    }
+
     fn delivered(&self, session: &Rc<Session>, taken: bool) {
         if !taken {
             self.cells.add(Counter::LateReplies, 1);
@@ -301,6 +318,10 @@ impl Worker {
         }
         self.touch(session);
         self.settle(session);
+        self.limit_output(session);
+    }
+
+    fn limit_output(&self, session: &Session) {
         if session.replies.borrow().bytes() > self.settings.client.output_limit_bytes && !session.is_closed() {
             self.cells.add(Counter::ClientsClosedOutputLimit, 1);
             self.cells.error(ErrorKind::OutputLimit);

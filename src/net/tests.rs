@@ -108,9 +108,10 @@ async fn the_options_are_set_on_the_socket() {
 
 #[tokio::test]
 async fn a_connection_to_nobody_fails_at_once() {
-    let listener = Listener::bind(&any_port()).unwrap();
-    let address = listener.local_address().unwrap();
-    drop(listener);
+    // Bound, so that nobody else gets it, and deaf.
+    let deaf = tokio::net::TcpSocket::new_v4().unwrap();
+    deaf.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = Address::Tcp { host: "127.0.0.1".into(), port: deaf.local_addr().unwrap().port() };
     let error = Stream::connect(&address, OPTIONS).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
 }

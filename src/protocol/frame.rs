@@ -7,6 +7,7 @@ use redis_protocol::resp3;
 
 use super::number;
 use super::reply::{ReplyError, ReplyScanner};
+use crate::limits::DECODED_DEPTH;
 
 /// The bytes with which every invalidation push begins.
 const INVALIDATION: &[u8] = b">2\r\n$10\r\ninvalidate\r\n";
@@ -108,7 +109,7 @@ impl<'a> Iterator for KeyIter<'a> {
 /// # Errors
 /// Bytes that are not exactly one value, or one that cannot be decoded.
 pub fn decode(frame: &[u8]) -> Result<Value, ReplyError> {
-    let bounds = ReplyScanner::default().scan(frame)?.filter(|bounds| bounds.len == frame.len());
+    let bounds = ReplyScanner::within(DECODED_DEPTH).scan(frame)?.filter(|bounds| bounds.len == frame.len());
     let bounds = bounds.ok_or(ReplyError::Undecodable)?;
     let value = frame.get(bounds.start..).unwrap_or_default();
     if let (b'+' | b'-', Some(text)) = (bounds.kind, value.get(1..value.len().saturating_sub(2))) {

@@ -54,7 +54,7 @@ pub enum ReplyError {
     /// A bulk string is longer or shorter than it said.
     #[error("no CRLF behind a bulk string of a reply")]
     UnterminatedBulk,
-    /// Aggregates within aggregates beyond [`REPLY_DEPTH`].
+    /// Aggregates within aggregates beyond what is allowed.
     #[error("reply nested too deeply")]
     TooDeep,
     /// The lengths add up to more than can be addressed.
@@ -78,8 +78,10 @@ pub struct ReplyScanner {
     searched: usize,
     /// Elements still to come in the innermost aggregate; 1 is the reply itself.
     left: u64,
-    /// The same for the aggregates around it, outermost first; at most [`REPLY_DEPTH`].
+    /// The same for the aggregates around it, outermost first; at most `depth`.
     outer: Vec<u64>,
+    /// How deep a reply may nest.
+    depth: usize,
     /// What to report of the reply.
     kind: Option<u8>,
     resp3: bool,
@@ -112,6 +114,7 @@ impl Default for ReplyScanner {
             searched: 0,
             left: 1,
             outer: Vec::new(),
+            depth: REPLY_DEPTH,
             kind: None,
             resp3: false,
             start: 0,
@@ -122,6 +125,11 @@ impl Default for ReplyScanner {
 }
 
 impl ReplyScanner {
+    /// A scanner for replies that nest no deeper than this.
+    pub fn within(depth: usize) -> ReplyScanner {
+        ReplyScanner { depth, ..ReplyScanner::default() }
+    }
+
     /// The reply or push at the front of `buf`, or nothing if it is not whole. After nothing the next `buf` must begin
     /// with the same bytes (less those [consumed](Self::consumed)), after a frame with what follows it.
     ///
@@ -273,7 +281,7 @@ impl ReplyScanner {
         };
         self.left -= u64::from(element);
         if elements > 0 {
-            if self.outer.len() >= REPLY_DEPTH {
+            if self.outer.len() >= self.depth {
                 return Err(ReplyError::TooDeep);
             }
             self.outer.push(self.left);
@@ -329,7 +337,9 @@ fn token(kind: u8, rest: &[u8], searched: &mut usize) -> Result<Token, ReplyErro
     };
     match kind {
         b'+' | b'-' => scalar(true),
-        b':' | b'(' => scalar(is_integer(line)),
+        b':' => scalar(is_integer(line)),
+        // A script may put any text where a big number's digits belong; servers pass it on.
+        b'(' => scalar(true),
         b',' => scalar(!line.is_empty()),
         b'_' => scalar(line.is_empty()),
         b'#' => scalar(matches!(line, b"t" | b"f")),

@@ -162,8 +162,9 @@ pub struct Driver<T> {
 enum Phase {
     /// No connection and nothing queued.
     Idle,
-    /// Waiting before the next attempt.
-    Pause(Pin<Box<Sleep>>),
+    /// Waiting before the next attempt; after a loss though nobody waits for it, or whoever asks again and again would
+    /// connect as often.
+    Pause { sleep: Pin<Box<Sleep>>, after_loss: bool },
     /// Connecting and handshaking.
     Attempt(Attempt),
     /// Connected.
@@ -357,25 +358,29 @@ impl<T> Driver<T> {
         if let Phase::Up(link) = &self.phase {
             link.write.abort();
         }
-        self.disconnect();
+        self.disconnect(false);
     }
 
-    fn disconnect(&mut self) {
+    fn disconnect(&mut self, unused: bool) {
         // One that breaks as soon as it is there is waited for like one that is not.
-        if boottime().saturating_sub(self.up_since) >= STEADY {
+        if unused || boottime().saturating_sub(self.up_since) >= STEADY {
             self.backoff.reset();
             self.enter(Phase::Idle);
         } else {
-            let pause = self.backoff.pause();
-            self.enter(Phase::Pause(Box::pin(tokio::time::sleep(pause))));
+            self.pause(true);
         }
         self.armed = None;
+    }
+
+    fn pause(&mut self, after_loss: bool) {
+        let sleep = Box::pin(tokio::time::sleep(self.backoff.pause()));
+        self.enter(Phase::Pause { sleep, after_loss });
     }
 
     fn enter(&mut self, phase: Phase) {
         self.lane.state.set(match &phase {
             Phase::Idle => State::Idle,
-            Phase::Pause(_) => State::Pausing,
+            Phase::Pause { .. } => State::Pausing,
             Phase::Attempt(_) => State::Connecting,
             Phase::Up(_) => State::Up,
         });
@@ -392,22 +397,19 @@ impl<T> Driver<T> {
                     }
                     self.enter(Phase::Attempt((self.connect)()));
                 }
-                Phase::Pause(sleep) => {
-                    if self.lane.depth() == 0 && !self.lane.wanted.get() {
-                        self.enter(Phase::Idle);
-                    } else if sleep.as_mut().poll(cx).is_pending() {
+                Phase::Pause { sleep, after_loss } => {
+                    let wanted = *after_loss || self.lane.depth() > 0 || self.lane.wanted.get();
+                    if wanted && sleep.as_mut().poll(cx).is_pending() {
                         return self.poll_patience(cx);
-                    } else {
-                        self.enter(Phase::Attempt((self.connect)()));
                     }
+                    self.enter(Phase::Idle);
                 }
                 Phase::Attempt(attempt) => match attempt.as_mut().poll(cx) {
                     Poll::Pending => return self.poll_patience(cx),
                     Poll::Ready(Ok((stream, ready, leftover))) => return Poll::Ready(self.up(stream, ready, leftover)),
                     Poll::Ready(Err(error)) => {
                         self.lane.wanted.set(false);
-                        let pause = self.backoff.pause();
-                        self.enter(Phase::Pause(Box::pin(tokio::time::sleep(pause))));
+                        self.pause(false);
                         return Poll::Ready(Event::Unreachable(error));
                     }
                 },
@@ -441,7 +443,7 @@ impl<T> Driver<T> {
     }
 
     fn lost(&mut self, loss: Loss) -> Event {
-        self.disconnect();
+        self.disconnect(matches!(loss, Loss::Idle));
         Event::Lost(loss)
     }
 
@@ -485,3 +487,6 @@ impl<T> Driver<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

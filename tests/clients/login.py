@@ -17,8 +17,7 @@ class Session:
     """The options of every client here."""
 
     def __init__(self):
-        options = {} if WHERE.protocol is None else {"protocol": WHERE.protocol}
-        self.options = {"port": WHERE.port, "retry": AT_ONCE, **options}
+        self.options = {**WHERE.options, "retry": AT_ONCE}
 
     def connect(self, **more):
         return redis.Redis(**self.options, **more)

@@ -1,10 +1,8 @@
 """redis-py's own client-side cache (RESP3, CLIENT TRACKING) on top of sidecache's."""
 
-import time
-
 import redis
 from redis.cache import CacheConfig
-from steps import equal, parse, run, step
+from steps import equal, parse, run, step, until
 
 WHERE = parse()
 
@@ -23,9 +21,7 @@ class Session:
         self.outside = redis.Redis(port=WHERE.outside)
 
     def sees(self, key, value):
-        end = time.monotonic() + 5
-        while (got := self.caching.get(key)) != value:
-            assert time.monotonic() < end, f"{key} is still {got!r} after 5 s, not {value!r}"
+        until(lambda: self.caching.get(key), value)
 
 
 @step

@@ -15,8 +15,7 @@ class Session:
     """One client and one subscription, made before the restart."""
 
     def __init__(self):
-        options = {} if WHERE.protocol is None else {"protocol": WHERE.protocol}
-        self.client = redis.Redis(port=WHERE.port, **options)
+        self.client = redis.Redis(**WHERE.options)
         self.sub = self.client.pubsub(ignore_subscribe_messages=True)
         self.sub.subscribe("after")
         self.sub.get_message(timeout=5)

@@ -6,14 +6,19 @@ on the same server, since the tests run every session twice: on a cold cache and
 
 import argparse
 import asyncio
+import contextlib
 import faulthandler
 import sys
+import time
 import traceback
 
 STEPS = []
 
 # Seconds; a program that hangs shows where, and ends.
-PATIENCE = 60
+PATIENCE = 120
+
+# Seconds; within this a condition must come true.
+WAIT = 10
 
 
 def step(function):
@@ -40,35 +45,61 @@ def text(value):
 
 def raises(error, text, call, *args):
     """Calls and expects this error with this text in it."""
+    with raised(error, text):
+        call(*args)
+
+
+@contextlib.contextmanager
+def raised(error, text=""):
+    """Expects this error with this text in it of the block."""
     try:
-        got = call(*args)
+        yield
     except error as e:
         assert text in str(e), f"{error.__name__} says {short(str(e))}, wanted {text!r} in it"
         return
-    raise AssertionError(f"no {error.__name__}, but {short(got)}")
+    raise AssertionError(f"no {error.__name__}")
+
+
+def until(read, wanted=True):
+    """Calls until this is what comes: a write from outside, say, is seen after one network delay."""
+    end = time.monotonic() + WAIT
+    while (got := read()) != wanted:
+        assert time.monotonic() < end, f"still {short(got)} after {WAIT} s, not {short(wanted)}"
+        time.sleep(0.002)
 
 
 def parse():
-    """Where to connect: `port` is sidecache's, `outside` the server's own. Bounds the program's time as well."""
+    """Where to connect: `port` is sidecache's, `outside` the server's own, `options` a client's with the library's
+    defaults. Bounds the program's time as well.
+    """
     faulthandler.dump_traceback_later(PATIENCE, exit=True)
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--outside", type=int, required=True)
     parser.add_argument("--protocol", type=int, choices=(2, 3), help="the library's default without it")
-    return parser.parse_args()
+    where = parser.parse_args()
+    where.options = {"host": "127.0.0.1", "port": where.port}
+    if where.protocol is not None:
+        where.options["protocol"] = where.protocol
+    return where
 
 
 def run(session):
     """All steps in the order of the file; one that fails does not keep the rest from being run."""
     failed = 0
     for function in STEPS:
-        failed += not passes(function, lambda: function(session))
+        try:
+            function(session)
+        except Exception:
+            failed += tell(function)
     finish(failed)
 
 
 async def run_async(session):
     """As run, for steps that are coroutines."""
     failed = 0
+    # Of a coroutine that waits, a dump of threads shows nothing.
+    asyncio.get_running_loop().call_later(PATIENCE - 5, tell_tasks)
     for function in STEPS:
         try:
             await function(session)
@@ -77,13 +108,9 @@ async def run_async(session):
     finish(failed)
 
 
-def passes(function, call):
-    try:
-        call()
-    except Exception:
-        tell(function)
-        return False
-    return True
+def tell_tasks():
+    for task in asyncio.all_tasks():
+        task.print_stack(file=sys.stderr)
 
 
 def tell(function):

@@ -1,13 +1,14 @@
 //! The command line: what the binary prints and how it ends.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::support::redis::signal;
-use crate::support::wait::steadily;
+use crate::support::wait::{eventually, steadily};
 
 /// The binary with nothing of this process's environment that it would read.
 fn sidecache(arguments: &[&str]) -> Command {
@@ -117,19 +118,14 @@ fn both_signals_drain_and_end_with_0() {
 
 #[test]
 fn a_quiet_log_is_no_reason_to_end() {
-    let mut child = sidecache(&[
-        "--listen",
-        "127.0.0.1:0",
-        "--metrics",
-        "off",
-        "--log-level",
-        "error",
-        "--upstream",
-        "redis://127.0.0.1:1",
-    ])
-    .stderr(Stdio::piped())
-    .spawn()
-    .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    let listen = format!("unix:{}", socket.display());
+    let arguments =
+        ["--listen", &listen, "--metrics", "off", "--log-level", "error", "--upstream", "redis://127.0.0.1:1"];
+    let mut child = sidecache(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+    // It hears signals before it listens.
+    eventually("it listens", || UnixStream::connect(&socket).is_ok());
     steadily("it goes on", Duration::from_millis(300), || child.try_wait().unwrap().is_none());
     signal(child.id(), Signal::TERM);
     assert_eq!(child.wait().unwrap().code(), Some(0));

@@ -57,7 +57,8 @@ fn hot_reads_cost_upstream_next_to_nothing() {
 
 #[test]
 fn a_thousand_readers_of_a_missing_key_cost_one_fetch_per_worker() {
-    with_workers("", |stage| {
+    // However long the machine takes for a thousand of them, the last may join what the first began.
+    with_workers("cache.max_staleness = '1m'\nupstream.command_timeout = '1m'", |stage| {
         let mut readers: Vec<Conn> = (0..1000).map(|_| stage.sidecar.conn()).collect();
         // Every worker's lane is up.
         readers.iter_mut().take(32).for_each(|reader| assert_eq!(reader.line("EXISTS x"), V::Int(0)));
@@ -278,15 +279,12 @@ fn an_inside_transaction_is_seen_by_the_next_read_of_any_client() {
     own_writes_are_seen("", &WAYS_BY_TRANSACTION);
 }
 
-#[test]
-fn own_writes_are_seen_in_ttl_mode_too() {
-    let mut ways = WAYS_BY_NAME.to_vec();
-    ways.extend(WAYS_UNNAMED);
-    ways.extend(WAYS_BY_TRANSACTION);
-    with_workers("cache.mode = 'ttl'\ncache.ttl_mode_age = '1m'", |stage| {
+/// Each way, with every reader holding the old value and no push to come.
+fn own_writes_are_seen_without_pushes<'a>(toml: &str, ways: impl Iterator<Item = &'a Way> + Clone) {
+    with_workers(toml, |stage| {
         let mut readers = stage.readers();
         let mut writer = stage.sidecar.conn();
-        for (name, act, expected) in &ways {
+        for (name, act, expected) in ways.clone() {
             writer.line("FLUSHALL");
             stage.server.outside("SET k old");
             stage.warm(&mut readers, "GET k", &V::bulk("old"));
@@ -297,19 +295,15 @@ fn own_writes_are_seen_in_ttl_mode_too() {
 }
 
 #[test]
+fn own_writes_are_seen_in_ttl_mode_too() {
+    let ways = WAYS_BY_NAME.iter().chain(&WAYS_UNNAMED).chain(&WAYS_BY_TRANSACTION);
+    own_writes_are_seen_without_pushes("cache.mode = 'ttl'\ncache.ttl_mode_age = '1m'", ways);
+}
+
+#[test]
 fn keys_that_a_rule_puts_in_ttl_mode_show_own_writes_too() {
     let rule = "cache.ttl_mode_age = '1m'\n[[cache.rules]]\npattern = 'k'\nmode = 'ttl'";
-    with_workers(rule, |stage| {
-        let mut readers = stage.readers();
-        let mut writer = stage.sidecar.conn();
-        for (name, act, expected) in WAYS_UNNAMED.iter().chain(&WAYS_BY_TRANSACTION) {
-            writer.line("FLUSHALL");
-            stage.server.outside("SET k old");
-            stage.warm(&mut readers, "GET k", &V::bulk("old"));
-            act(stage, &mut writer, "new");
-            stage.all_see(&mut readers, "GET k", &expected("new"), name);
-        }
-    });
+    own_writes_are_seen_without_pushes(rule, WAYS_UNNAMED.iter().chain(&WAYS_BY_TRANSACTION));
 }
 
 #[test]
@@ -340,17 +334,17 @@ fn no_reader_joins_a_fetch_older_than_max_staleness() {
     });
 }
 
-/// Reads until a read is not answered at once; returns how long after `since` the last answered one was sent.
-fn last_answered(since: Instant, reader: &mut Conn, line: &str, expected: &V) -> Duration {
-    let mut last = Duration::ZERO;
+/// Reads until a read is not answered at once; returns how long after `since` that one was sent. No read sent later than
+/// `bound` after it may have been answered.
+fn unanswered(since: Instant, bound: Duration, reader: &mut Conn, line: &str, expected: &V) -> Duration {
     loop {
-        let sent = Instant::now();
+        let sent = since.elapsed();
         reader.send(&line.split(' ').collect::<Vec<_>>());
         match reader.try_read_within(Duration::from_millis(400)) {
             Some(reply) => assert_eq!(reply, *expected),
-            None => return last,
+            None => return sent,
         }
-        last = sent - since;
+        assert!(sent <= bound, "a hit {sent:?} later");
         pass(Duration::from_millis(1));
     }
 }
@@ -367,23 +361,26 @@ fn no_old_value_is_served_later_than_max_staleness_after_its_overwrite_whatever_
             let overwritten = Instant::now();
             stage.server.outside("SET k new");
             let deaf = dirs.contains(&Dir::ToClient);
+            let mut sent = Vec::new();
             if deaf {
+                let old = V::bulk("old");
                 std::thread::scope(|scope| {
-                    for reader in &mut readers {
-                        scope.spawn(move || {
-                            let last = last_answered(overwritten, reader, "GET k", &V::bulk("old"));
-                            assert!(last <= bound, "{last:?}");
-                        });
-                    }
+                    let ask = |reader| unanswered(overwritten, bound, reader, "GET k", &old);
+                    let asking: Vec<_> = readers.iter_mut().map(|reader| scope.spawn(move || ask(reader))).collect();
+                    sent = asking.into_iter().map(|asking| asking.join().unwrap()).collect();
                 });
             }
             stage.lanes().iter().for_each(|lane| dirs.iter().for_each(|&dir| lane.resume(dir)));
+            // A hit may only have been slow.
+            for (reader, sent) in readers.iter_mut().zip(sent) {
+                let reply = reader.value();
+                assert!(
+                    reply == V::bulk("new") || reply == V::bulk("old") && sent <= bound,
+                    "{reply:?} {sent:?} later"
+                );
+            }
             for reader in &mut readers {
-                if deaf {
-                    assert_eq!(reader.value(), V::bulk("new"));
-                } else {
-                    eventually("the push is in", || reader.line("GET k") == V::bulk("new"));
-                }
+                eventually("the push is in", || reader.line("GET k") == V::bulk("new"));
             }
         }
     });
@@ -396,9 +393,7 @@ fn a_stopped_upstream_ends_the_lease() {
         let mut readers = stage.readers();
         stage.warm(&mut readers, "GET k", &V::bulk("v"));
         stage.server.stop();
-        let stopped = Instant::now();
-        let last = last_answered(stopped, &mut readers[0], "GET k", &V::bulk("v"));
-        assert!(last <= Duration::from_millis(305), "{last:?}");
+        unanswered(Instant::now(), Duration::from_millis(300), &mut readers[0], "GET k", &V::bulk("v"));
         stage.server.cont();
         assert_eq!(readers[0].value(), V::bulk("v"));
     });

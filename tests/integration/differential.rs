@@ -195,7 +195,8 @@ fn lines(bytes: &[u8]) -> String {
 /// The seeds to run, and for how long at most.
 fn seeds() -> (std::ops::Range<u64>, Duration) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seconds = Duration::from_secs(number("SIDECACHE_SECONDS").unwrap_or(100));
+    // A test that lasts two minutes is ended from outside.
+    let seconds = Duration::from_secs(number("SIDECACHE_SECONDS").unwrap_or(80));
     let Ok(text) = std::env::var("SIDECACHE_SEEDS") else { return (0..CASES, seconds) };
     let (from, to) = text.split_once("..").expect("SIDECACHE_SEEDS=from..to");
     (from.parse().unwrap()..to.parse().unwrap(), seconds)

@@ -5,6 +5,7 @@ mod load;
 mod once;
 mod upstream_says;
 
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,12 +14,12 @@ use crate::support::wait::pass;
 use crate::support::{Conn, Link, Scripted, Server, Sidecar, V, eventually};
 use load::{Load, match_counters, seed};
 
-/// Patience so short that a test can outwait it.
-const IMPATIENT: &str = "upstream.command_timeout = '400ms'\nupstream.connect_timeout = '200ms'\n\
+/// Patience so short that a test can outwait it, and so long that a busy machine does not end it by itself.
+const IMPATIENT: &str = "upstream.command_timeout = '1s'\nupstream.connect_timeout = '500ms'\n\
                          upstream.backoff_max = '100ms'";
 
-/// What an impatient sidecar may take for an error, on a busy machine.
-const IN_TIME: Duration = Duration::from_secs(3);
+/// What an impatient sidecar may take for an error, on a busy machine: half of what it takes with the defaults.
+const IN_TIME: Duration = Duration::from_secs(5);
 
 /// Announces what a sidecar logs of a lost upstream.
 pub fn allow_loss(sidecar: &Sidecar) {
@@ -116,9 +117,9 @@ fn a_long_standstill_of_upstream_costs_errors_in_time_and_no_memory() {
     load.goes_on(20);
     let before = crate::limits::rss(&sidecar);
     server.stop();
-    // Ten times its patience: a minute's standstill at the default.
+    // Six times its patience: half a minute's standstill at the default.
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(4) {
+    while begun.elapsed() < Duration::from_secs(6) {
         let metrics = sidecar.metrics();
         assert!(metrics["sidecache_lane_fifo_commands"] < 200.0 && metrics["sidecache_lane_output_bytes"] < 1e6);
         pass(Duration::from_millis(50));
@@ -199,6 +200,8 @@ fn what_was_cached_before_a_restart_of_upstream_is_not_served_after_it() {
     }
     server.restart();
     server.outside("SET k new");
+    // Until then it may show what it has, for as long as the lease holds.
+    eventually("the loss is seen", || sidecar.metric("sidecache_lane_losses_total") >= 1.0);
     eventually("it is ready", || !matches!(conn.line("PING"), V::Error(_)));
     assert_eq!(conn.pipeline(&["GET k", "GET j"]), [V::bulk("new"), V::Nil]);
 }
@@ -261,13 +264,13 @@ fn a_small_reply_cut_in_the_middle_is_an_error_to_its_client() {
 #[test]
 fn a_large_reply_cut_in_the_middle_closes_its_client_and_is_an_error_to_others() {
     let large = format!("${}\r\n{}\r\n", 6 << 20, "x".repeat(6 << 20));
-    let (whole, length) = (AtomicBool::new(false), large.len());
+    let (whole, length, reply) = (AtomicBool::new(false), large.len(), large.clone());
     let upstream = Scripted::start(move |turn| {
         while let Some(command) = turn.next() {
             let cuts = command[0] == "GET" && !whole.swap(true, Ordering::SeqCst);
             turn.reply(match command[0].as_str() {
-                "GET" if cuts => &large[..length / 2],
-                "GET" => &large,
+                "GET" if cuts => &reply[..length / 2],
+                "GET" => &reply,
                 _ => "+OK\r\n",
             });
             // The one behind it on the same connection is read, and not answered either.
@@ -281,9 +284,13 @@ fn a_large_reply_cut_in_the_middle_closes_its_client_and_is_an_error_to_others()
     allow_loss(&sidecar);
     let (mut reader, mut other) = (sidecar.conn(), sidecar.conn());
     reader.send(&["GET", "large"]);
-    eventually("half of it is here", || sidecar.metric(r#"sidecache_client_bytes_total{direction="out"}"#) > 2e6);
+    let mut head = vec![0; 1 << 20];
+    reader.writer().read_exact(&mut head).unwrap();
     let text = other.line("SET k v").text();
     assert!(text.starts_with("ERR sidecache: the connection"), "{text}");
-    assert!(reader.try_read_frame().is_err(), "half a reply cannot be made whole");
+    let mut rest = Vec::new();
+    let _ = reader.writer().read_to_end(&mut rest);
+    let got = [head, rest].concat();
+    assert!(got.len() < length && large.as_bytes().starts_with(&got), "half a reply cannot be made whole");
     assert_eq!(sidecar.conn().call(&["GET", "large"]).len(), length);
 }

@@ -16,6 +16,9 @@ fn one_worker(toml: &str) -> Stage {
     Stage::new(Kind::Redis, 1, toml)
 }
 
+/// Ages and a lease that outlast the test: how many reads go upstream is not a matter of time then.
+const TIMELESS: &str = "cache.max_staleness = '1m'\ncache.ttl_mode_age = '1m'\n";
+
 /// Reads often enough to be kept and hit, were that allowed; how many reads reached the server.
 fn reads_of(stage: &Stage, client: &mut Conn, line: &str, expected: &V, command: &str) -> u64 {
     stage.server.reset_calls();
@@ -81,10 +84,12 @@ fn an_upstream_that_cannot_track_is_cached_by_age_and_everybody_is_told() {
         });
         let (kept, since) = (upstream.received("GET k"), Instant::now());
         eventually("it has aged", || {
+            let sent = Instant::now();
             client.line("GET k");
-            upstream.received("GET k") > kept
+            let aged = upstream.received("GET k") > kept;
+            assert!(aged || sent <= since + Duration::from_millis(300), "{:?} late", sent - since);
+            aged
         });
-        assert!(since.elapsed() < Duration::from_millis(400), "{:?}", since.elapsed());
         assert!(client.line("INFO").text().contains("sidecache_mode:ttl"));
         assert_eq!(sidecar.metric("sidecache_cache_mode{mode=\"tracking\"}"), 0.0);
         assert!(sidecar.metric("sidecache_cache_mode{mode=\"ttl\"}") >= 1.0);
@@ -104,7 +109,7 @@ fn a_write_that_only_upstream_knows_drops_its_keys() {
             }
         }
     });
-    let sidecar = Sidecar::start(&upstream, "");
+    let sidecar = Sidecar::start(&upstream, TIMELESS);
     let mut client = sidecar.conn3();
     (0..4).for_each(|_| assert_eq!(client.line("GET k"), V::bulk("v")));
     let before = upstream.received("GET k");
@@ -136,7 +141,7 @@ fn what_a_sweep_given_up_does_later_drops_what_was_filled_since() {
             }
         }
     });
-    let sidecar = Sidecar::start(&upstream, "upstream.command_timeout = '200ms'");
+    let sidecar = Sidecar::start(&upstream, "upstream.command_timeout = '2s'\ncache.max_staleness = '1m'");
     let mut other = sidecar.conn();
     assert_eq!(other.line("SELECT 1"), ok());
     assert!(matches!(sidecar.conn().line("SWAPDB 1 2"), V::Error(_)));
@@ -256,13 +261,14 @@ fn no_hit_is_served_after_the_key_s_expiry() {
             }
         }
         // How many fit into the keys' short lives is the machine's affair; that there are any is what the test is about.
-        assert!(stage.hits() > 10.0);
+        assert!(stage.hits() > 0.0);
     }
 }
 
 #[test]
 fn expired_hash_fields_are_gone_within_max_staleness() {
-    let stage = Stage::new(Kind::Valkey, 1, "cache.max_staleness = '300ms'");
+    // Polled four times in it: the poll that tells of a field may be late.
+    let stage = Stage::new(Kind::Valkey, 1, "cache.max_staleness = '2s'");
     stage.server.outside("DEBUG SET-ACTIVE-EXPIRE 0");
     let mut client = [stage.sidecar.conn()];
     stage.server.outside("HSET h f v g w");
@@ -279,7 +285,7 @@ fn expired_hash_fields_are_gone_within_max_staleness() {
                 if gone(&reply) || matches!(&reply, V::Array(all) if all.len() == 2) {
                     break;
                 }
-                assert!(sent <= expires + Duration::from_millis(305), "{line}: {reply:?}, {:?} late", sent - expires);
+                assert!(sent <= expires + Duration::from_millis(2005), "{line}: {reply:?}, {:?} late", sent - expires);
             }
         }
     }
@@ -304,23 +310,27 @@ fn a_swapdb_from_outside_is_noticed_within_a_second() {
         } else {
             direct.line("SWAPDB 0 1");
             let swapped = Instant::now();
-            eventually("it is noticed", || client[0].line("GET k") == V::bulk("new"));
-            assert!(swapped.elapsed() < Duration::from_secs(1), "{:?}", swapped.elapsed());
+            eventually("it is noticed", || {
+                let sent = Instant::now();
+                let noticed = client[0].line("GET k") == V::bulk("new");
+                assert!(noticed || sent < swapped + Duration::from_secs(1), "{:?} late", sent - swapped);
+                noticed
+            });
         }
     }
 }
 
 #[test]
 fn rules_decide_by_the_key_s_pattern() {
-    let stage = one_worker(
-        "[[cache.rules]]\npattern = 'lock:*'\nmode = 'off'\n[[cache.rules]]\npattern = 'brief:*'\nmax_age = '100ms'\n\
-         [[cache.rules]]\npattern = 'aged:*'\nmode = 'ttl'",
-    );
+    let stage = one_worker(&format!(
+        "{TIMELESS}[[cache.rules]]\npattern = 'lock:*'\nmode = 'off'\n[[cache.rules]]\npattern = 'brief:*'\n\
+         max_age = '3s'\n[[cache.rules]]\npattern = 'aged:*'\nmode = 'ttl'"
+    ));
     let mut client = stage.sidecar.conn();
     assert_eq!(reads_of(&stage, &mut client, "GET lock:1", &V::Nil, "get"), 6);
     assert_eq!(reads_of(&stage, &mut client, "MGET lock:1", &V::Array(vec![V::Nil]), "mget"), 6);
     assert_eq!(reads_of(&stage, &mut client, "GET brief:1", &V::Nil, "get"), 2);
-    pass(Duration::from_millis(120));
+    pass(Duration::from_millis(3010));
     assert!(reads_of(&stage, &mut client, "GET brief:1", &V::Nil, "get") >= 1);
     assert_eq!(reads_of(&stage, &mut client, "GET aged:1", &V::Nil, "get"), 2);
     assert_eq!(stage.server.calls("client|caching"), 0, "nothing of it is tracked");
@@ -333,7 +343,7 @@ fn mode_off_keeps_nothing_and_mode_ttl_asks_for_no_tracking() {
     let mut client = stage.sidecar.conn();
     assert_eq!(reads_of(&stage, &mut client, "GET k", &V::Nil, "get"), 6);
     assert!(client.line("INFO").text().contains("sidecache_mode:off"));
-    let stage = one_worker("cache.mode = 'ttl'");
+    let stage = one_worker(&format!("cache.mode = 'ttl'\n{TIMELESS}"));
     let mut client = stage.sidecar.conn();
     assert_eq!(reads_of(&stage, &mut client, "GET k", &V::Nil, "get"), 2);
     assert!(stage.lanes().is_empty());
@@ -342,7 +352,7 @@ fn mode_off_keeps_nothing_and_mode_ttl_asks_for_no_tracking() {
 #[test]
 fn mget_is_one_snapshot_unless_split() {
     for (toml, parts_of_their_own) in [("", false), ("cache.mget = 'split'", true)] {
-        let stage = one_worker(toml);
+        let stage = one_worker(&format!("{TIMELESS}{toml}"));
         stage.server.outside("MSET a 1 b 1 c 1");
         let mut client = stage.sidecar.conn();
         let ones = |n| V::Array(vec![V::bulk("1"); n]);
@@ -363,8 +373,8 @@ fn mget_is_one_snapshot_unless_split() {
 #[test]
 fn without_tracking_mget_is_never_assembled() {
     let rule = "[[cache.rules]]\npattern = '*'\nmode = 'ttl'";
-    for toml in ["cache.mode = 'ttl'\ncache.ttl_mode_age = '1m'", rule] {
-        let stage = one_worker(toml);
+    for toml in ["cache.mode = 'ttl'", rule] {
+        let stage = one_worker(&format!("{TIMELESS}{toml}"));
         let mut client = stage.sidecar.conn();
         assert_eq!(reads_of(&stage, &mut client, "MGET a", &V::Array(vec![V::Nil]), "mget"), 2);
         assert_eq!(reads_of(&stage, &mut client, "MGET b", &V::Array(vec![V::Nil]), "mget"), 2);

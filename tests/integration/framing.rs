@@ -15,16 +15,29 @@ fn started(toml: &str) -> (Server, Sidecar) {
     (server, sidecar)
 }
 
-/// All that comes for these bytes until the end, the client having closed its side.
-fn everything(mut conn: Conn, bytes: &[u8]) -> String {
+/// All that comes for these bytes until the end. The client closes its side once it has as many frames as it waits for: a
+/// sidecache answers who has closed it for a second only.
+fn everything(mut conn: Conn, bytes: &[u8], frames: usize) -> Vec<String> {
     let _ = conn.try_send_raw(bytes);
     let Stream::Tcp(stream) = conn.writer() else { unreachable!() };
-    let mut all = Vec::new();
+    let mut all: Vec<Vec<u8>> = Vec::new();
+    while all.len() < frames
+        && let Ok(frame) = conn.try_read_frame()
+    {
+        all.push(frame);
+    }
     let _ = stream.shutdown(std::net::Shutdown::Write);
     while let Ok(frame) = conn.try_read_frame() {
-        all.extend(frame);
+        all.push(frame);
     }
-    String::from_utf8_lossy(&all).into_owned()
+    all.iter().map(|frame| String::from_utf8_lossy(frame).into_owned()).collect()
+}
+
+/// The same bytes to a server and to a sidecache are answered alike, to the end.
+#[track_caller]
+fn alike(sidecar: Conn, direct: Conn, bytes: &[u8], shown: &str) {
+    let expected = everything(direct, bytes, 0);
+    assert_eq!(everything(sidecar, bytes, expected.len()), expected, "{shown}");
 }
 
 #[test]
@@ -108,15 +121,16 @@ fn protocol_errors_are_answered_in_their_turn_with_redis_text_and_end_the_connec
         // The GET behind it is not answered if it is an error.
         let bytes = [&before[..], case].concat();
         let shown = String::from_utf8_lossy(&case[..case.len().min(40)]).into_owned();
-        assert_eq!(everything(sidecar.conn(), &bytes), everything(server.conn(), &bytes), "{shown:?}");
+        alike(sidecar.conn(), server.conn(), &bytes, &format!("{shown:?}"));
         // In a transaction, and where keys are watched, other code reads the requests.
         for state in ["MULTI", "WATCH k"] {
             let bytes = [&encode(&words(state))[..], &before, case].concat();
-            assert_eq!(everything(sidecar.conn(), &bytes), everything(server.conn(), &bytes), "{state} {shown:?}");
+            alike(sidecar.conn(), server.conn(), &bytes, &format!("{state} {shown:?}"));
         }
     }
     // Redis 7.0 would take two billion elements; we take a million.
-    assert_eq!(everything(sidecar.conn(), b"*2000000000\r\n"), "-ERR Protocol error: invalid multibulk length\r\n");
+    let refusal = "-ERR Protocol error: invalid multibulk length\r\n";
+    assert_eq!(everything(sidecar.conn(), b"*2000000000\r\n", 1), [refusal]);
     assert_eq!(sidecar.conn().line("GET k"), V::bulk("v"), "it still serves");
 }
 
@@ -142,7 +156,19 @@ fn odd_but_valid_requests_are_answered_as_upstream_does() {
     ];
     for case in cases {
         let shown = String::from_utf8_lossy(case).into_owned();
-        assert_eq!(everything(sidecar.conn(), case), everything(twin.conn(), case), "{shown:?}");
+        alike(sidecar.conn(), twin.conn(), case, &format!("{shown:?}"));
+    }
+}
+
+#[test]
+fn what_a_script_calls_a_big_number_passes_whatever_it_is() {
+    let (server, sidecar) = started("");
+    let request = ["EVAL", "redis.setresp(3) return {big_number = '1x\\r\\n2'}", "0"];
+    for resp3 in [false, true] {
+        let [mut direct, mut through] =
+            [server.addr(), sidecar.addr()].map(|addr| if resp3 { Conn::open3(addr) } else { Conn::open(addr) });
+        assert_eq!(through.call(&request), direct.call(&request), "RESP3: {resp3}");
+        assert_eq!(through.line("EXISTS no").int(), 0, "the connection goes on");
     }
 }
 

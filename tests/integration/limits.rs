@@ -7,7 +7,7 @@ mod metrics;
 mod pools;
 mod workers;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
@@ -34,17 +34,15 @@ fn ticks(sidecar: &Sidecar) -> u64 {
 }
 
 #[test]
-fn an_idle_process_is_small_costs_nothing_and_was_ready_at_once() {
+fn an_idle_process_is_small_and_costs_nothing() {
     let server = Server::redis();
-    let begun = Instant::now();
     let sidecar = Sidecar::start(&server, "");
-    let ready = begun.elapsed();
     let (memory, before) = (rss(&sidecar), ticks(&sidecar));
     pass(Duration::from_secs(3));
     let used = ticks(&sidecar) - before;
-    println!("ready in {ready:?}, {} KiB, {used} ticks in 3 s", memory / 1024);
+    println!("{} KiB, {used} ticks in 3 s", memory / 1024);
     // Generous: a debug build on a busy machine. The budgets proper are the benchmark's.
-    assert!(ready < Duration::from_secs(3) && memory < 32 << 20 && used <= 6, "{ready:?} {memory} {used}");
+    assert!(memory < 32 << 20 && used <= 6, "{memory} {used}");
 }
 
 #[test]

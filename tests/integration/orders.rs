@@ -3,7 +3,7 @@
 //! What hears news too early is in `news`, own writes behind slow pushes and fetches older than the bound in
 //! `coherence`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::coherence::stage::Stage;
 use crate::support::resp::encode;
@@ -23,8 +23,9 @@ fn new() -> V {
     V::bulk("new")
 }
 
+/// A lease that outlasts the test: what goes upstream is a matter of order here, not of time.
 fn one_worker(toml: &str) -> Stage {
-    let stage = Stage::new(Kind::Redis, 1, toml);
+    let stage = Stage::new(Kind::Redis, 1, &format!("cache.max_staleness = '1m'\n{toml}"));
     stage.server.outside("MSET k old j old");
     assert_eq!(stage.sidecar.conn().line("EXISTS k"), V::Int(1));
     stage.server.reset_calls();
@@ -207,6 +208,7 @@ fn a_read_whose_caching_failed_is_not_kept() {
 fn wait_counts_the_replicas_that_have_this_client_s_writes() {
     for kind in [Kind::Redis, Kind::Valkey] {
         let stage = Stage::new(kind, 1, "");
+        stage.server.outside("CONFIG SET repl-diskless-sync-delay 0");
         let replica = Server::with(kind, &["--replicaof", "127.0.0.1", &stage.server.port().to_string()]);
         eventually("the replica follows", || {
             let state = stage.server.info("replication");
@@ -235,7 +237,7 @@ fn what_must_overtake_what_it_acts_on_does() {
 
     assert_eq!(b.line("CLIENT PAUSE 60000 WRITE"), ok());
     a.send(&["SET", "k", "1"]);
-    eventually("the write waits", || stage.server.info("clients").contains_key("blocked_clients"));
+    eventually("the write waits", || stage.server.info("clients")["blocked_clients"] == "1");
     assert_eq!(b.line("CLIENT UNPAUSE"), ok());
     assert_eq!(a.value(), ok());
 }
@@ -306,9 +308,14 @@ fn a_right_taken_away_from_inside_is_gone_at_once_and_from_outside_within_max_ag
     }
     stage.warm(&mut reader, "GET k", &old());
     stage.server.outside("ACL SETUSER app -get");
-    let begun = std::time::Instant::now();
-    eventually("the entry has aged", || denied(&reader[0].line("GET k")));
-    assert!(begun.elapsed() < Duration::from_millis(600), "{:?}", begun.elapsed());
+    let taken = Instant::now();
+    eventually("the entry has aged", || {
+        let sent = Instant::now();
+        let reply = reader[0].line("GET k");
+        // The age and its jitter of a tenth; what was sent later can be no hit.
+        assert!(denied(&reply) || sent <= taken + Duration::from_millis(330), "{:?} late", sent - taken);
+        denied(&reply)
+    });
 }
 
 #[test]
@@ -318,11 +325,10 @@ fn keys_hot_only_here_stay_warm_upstream() {
     stage.warm(&mut reader, "GET k", &old());
     stage.server.reset_calls();
     let before = stage.hits();
-    eventually("upstream is asked again and again", || {
+    eventually("upstream is asked again and again, and hits are served", || {
         assert_eq!(reader[0].line("GET k"), old());
-        stage.server.calls("get") >= 3
+        stage.server.calls("get") >= 3 && stage.hits() - before > 3.0
     });
-    assert!(stage.hits() - before > 3.0);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::support::{Conn, Server, Sidecar};
 
 mod blocking;
 mod client;
+mod fanout;
 mod hello;
 mod leaks;
 mod pubsub;

@@ -1,7 +1,7 @@
 //! The handshake and the pools against real servers.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use sidecache::net::{Address, ConnectOptions, Stream};
@@ -187,7 +187,7 @@ fn a_successor_kills_its_predecessor() {
 #[test]
 fn a_server_that_is_full_says_so() {
     let server = Server::with(Kind::Redis, &["--maxclients", "1"]);
-    let _only = server.conn();
+    let _only = server.admitted();
     let identity = Identity::new("", "x");
     match run(shake(&at(server.addr()), &a_lane(&identity))) {
         Err(HandshakeError::Refused(line)) => assert_eq!(line, b"-ERR max number of clients reached"),
@@ -237,7 +237,7 @@ fn pools_keep_to_their_limit_and_to_upstreams_words() {
     let address = at(server.addr());
     run(async {
         let pool = pools(address.clone(), Identity::new("", "secret"), |config| {
-            config.pool.wait_timeout = Duration::from_millis(50);
+            config.pool.wait_timeout = Duration::from_secs(1);
         });
         let (mut one, two) = (get(&pool).await, get(&pool).await);
         assert!(matches!(pool.get(PoolKind::Transactions).await, Err(PoolError::Exhausted { limit: 2, .. })));
@@ -292,10 +292,11 @@ fn an_upstream_that_is_gone_fails_fast_and_one_that_is_back_is_used() {
         let pool = pools(at(server.addr()), Identity::default(), |_| {});
         drop(get(&pool).await);
         server.kill();
-        let started = Instant::now();
         let error = pool.get(PoolKind::Transactions).await.unwrap_err();
-        assert!(matches!(error, PoolError::Unreachable { .. }), "{error}");
-        assert!(started.elapsed() < PATIENCE / 2);
+        assert!(
+            matches!(&error, PoolError::Unreachable { cause, .. } if matches!(**cause, HandshakeError::Io(_))),
+            "{error}"
+        );
         server.restart();
         assert_eq!(ask(&mut get(&pool).await, "PING").await, b"+PONG\r\n");
     });
@@ -309,7 +310,6 @@ fn a_wait_begun_while_upstream_was_away_is_served_when_it_is_back() {
     run(async {
         let pool = Arc::new(pools(at(link.addr()), Identity::default(), |config| {
             config.pool.max = 1;
-            config.connect_timeout = Duration::from_millis(300);
         }));
         // The first begins the attempt that will fail; the second comes after it and finds the pool full.
         let first = {

@@ -75,20 +75,31 @@ async fn upstream_is_asked_at_most_once_in_the_interval() {
     let address = stand_in(Arc::clone(&infos)).await;
     let registry = Arc::new(Registry::new());
     let scraper = Arc::new(Scraper::new(Arc::clone(&registry), move || Some(target(address.clone()))));
+    // `refresh` waits for a moment only: then the values are for the next reader.
+    let told = async || {
+        while registry.upstream(Upstream::Up) == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
     for _ in 0..3 {
         scraper.refresh().await;
     }
-    assert_eq!(registry.upstream(Upstream::Up), 1);
+    told().await;
     assert_eq!(infos.load(Ordering::Relaxed), 1);
     // As if the interval had passed.
     *scraper.begun.lock().unwrap() = None;
+    registry.set_upstream(Upstream::Up, 0);
     scraper.refresh().await;
+    told().await;
     assert_eq!(infos.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]
 async fn an_upstream_that_has_gone_is_shown_as_down() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Bound, so that nobody else gets it, and deaf.
+    let deaf = tokio::net::TcpSocket::new_v4().unwrap();
+    deaf.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let closed = deaf.local_addr().unwrap();
     let registry = Arc::new(Registry::new());
     registry.set_upstream(Upstream::Up, 1);
     let address = Address::Tcp { host: "127.0.0.1".into(), port: closed.port() };

@@ -218,7 +218,6 @@ fn what_is_no_reply_is_refused() {
         ("$9223372036854775807\r\n", ReplyError::TooLong),
         (":\r\n", ReplyError::InvalidScalar),
         (":1a\r\n", ReplyError::InvalidScalar),
-        ("(1.5\r\n", ReplyError::InvalidScalar),
         ("_x\r\n", ReplyError::InvalidScalar),
         ("#x\r\n", ReplyError::InvalidScalar),
         (",\r\n", ReplyError::InvalidScalar),

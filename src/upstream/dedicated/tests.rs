@@ -170,7 +170,7 @@ fn connections_that_died_or_spoke_while_resting_are_not_handed_out() {
 fn the_limit_holds_and_the_wait_ends_when_one_comes_back_or_the_time_is_up() {
     run(async {
         let upstream = Upstream::start();
-        let pools = Rc::new(upstream.pools(|config| config.pool.wait_timeout = Duration::from_millis(50)));
+        let pools = Rc::new(upstream.pools(|config| config.pool.wait_timeout = Duration::from_secs(1)));
         let (one, two) = (get(&pools).await, get(&pools).await);
         let error = pools.get(PoolKind::Transactions).await.unwrap_err();
         assert!(matches!(error, PoolError::Exhausted { limit: 2, .. }), "{error}");
@@ -193,8 +193,11 @@ fn the_limit_holds_and_the_wait_ends_when_one_comes_back_or_the_time_is_up() {
 #[test]
 fn an_upstream_that_is_away_fails_at_once_and_says_why() {
     run(async {
-        let port_0 = Address::Tcp { host: "127.0.0.1".into(), port: 0 };
-        let nobody = Listener::bind(&port_0).unwrap().local_address().unwrap();
+        // Bound, so that nobody else gets it, and deaf.
+        let deaf = tokio::net::TcpSocket::new_v4().unwrap();
+        deaf.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let port = deaf.local_addr().unwrap().port();
+        let nobody = Address::Tcp { host: "127.0.0.1".into(), port };
         let mut config = Config::default();
         config.pool.wait_timeout = Duration::from_secs(60);
         let pools = Dedicated::new(nobody, &Identity::default().into(), &config);

@@ -50,7 +50,14 @@ fn redis_cli(port: u16, args: &[&str], input: &str) -> String {
     let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
     let ended = client.wait_with_output().unwrap();
     let _ = writer.join();
-    format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr))
+    let printed = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    printed.split_inclusive('\n').filter(|line| !is_duration(line)).collect()
+}
+
+/// Behind a reply that took half a second redis-cli says how long, as `(0.70s)`: that is the machine's affair.
+fn is_duration(line: &str) -> bool {
+    let seconds = line.trim_end().strip_prefix('(').and_then(|line| line.strip_suffix("s)"));
+    seconds.is_some_and(|seconds| seconds.parse::<f64>().is_ok())
 }
 
 /// The first lines of a program that goes on until it is ended.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::Pair;
-use crate::support::{Kind, Server, Sidecar};
+use crate::support::{Kind, Server, Sidecar, eventually};
 
 /// The library's default, which is RESP3, and RESP2.
 const PROTOCOLS: [&[&str]; 2] = [&[], &["--protocol", "2"]];
@@ -139,7 +139,13 @@ fn redis_py_gets_over_a_restart_of_upstream_by_its_own_retries() {
             let mut ready = String::new();
             BufReader::new(client.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
             if ready == "ready\n" {
+                let lost = || sidecar.metric("sidecache_lane_losses_total");
+                let before = lost();
                 server.restart();
+                // While it pauses between its own attempts, what is asked may fail.
+                let lanes = || sidecar.metric("sidecache_lanes{state=\"tracking\"}");
+                let of_all = threads as f64;
+                eventually("every worker is back", || lost() >= before + of_all && lanes() >= of_all);
                 client.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
             }
             let ended = client.wait_with_output().unwrap();

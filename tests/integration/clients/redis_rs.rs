@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await.expect("no end within 60 s") })
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(120), test).await.expect("no end within 120 s") })
 }
 
 fn client(sidecar: &Sidecar, protocol: &str) -> Client {

@@ -3,18 +3,19 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{in_use, ok, send_all};
 use crate::support::link::Dir;
 use crate::support::resp::{encode, words};
+use crate::support::sidecar::Upstream;
 use crate::support::wait::{PATIENCE, pass};
 use crate::support::{Link, Server, Sidecar, V, eventually};
 
-const SHORT: &str = "upstream.command_timeout = '500ms'\nupstream.connect_timeout = '300ms'";
+const SHORT: &str = "upstream.command_timeout = '1s'\nupstream.connect_timeout = '500ms'";
 
-fn short(server: &Server) -> Sidecar {
-    let sidecar = Sidecar::start(server, SHORT);
+fn short(upstream: &(impl Upstream + ?Sized)) -> Sidecar {
+    let sidecar = Sidecar::start(upstream, SHORT);
     sidecar.allow_log("lane lost");
     sidecar.allow_log("no connection to upstream");
     sidecar
@@ -44,25 +45,26 @@ fn what_waits_for_others_may_wait_in_a_conversation_and_all_else_may_not() {
     let sidecar = short(&server);
     let mut waiting = sidecar.conn();
     assert_eq!(waiting.line("WATCH k"), ok());
-    send_all(&mut waiting, &["BLPOP q 1.5", "GET k"]);
+    send_all(&mut waiting, &["BLPOP q 2.5", "GET k"]);
     assert_eq!(waiting.value(), V::Nil);
     assert_eq!(waiting.value(), V::Nil);
     let mut subscriber = sidecar.conn3();
     subscriber.line("SUBSCRIBE c");
     server.stop();
-    let begun = Instant::now();
     subscriber.send(&["GET", "k"]);
     let text = subscriber.value().text();
     assert!(text.starts_with("ERR sidecache: "), "{text}");
-    assert!(begun.elapsed() < Duration::from_secs(4));
-    subscriber.expect_closed();
     server.cont();
+    // The subscription has nothing to do with it.
+    eventually("upstream answers again", || sidecar.conn().line("SET k v") == ok());
+    server.outside("PUBLISH c m");
+    assert_eq!(subscriber.value().items()[2], V::bulk("m"));
 }
 
 #[test]
 fn a_silent_client_in_a_conversation_is_idle_and_one_that_waits_to_be_told_is_not() {
     let server = Server::redis();
-    let sidecar = Sidecar::start(&server, "client.idle_timeout = '600ms'");
+    let sidecar = Sidecar::start(&server, "client.idle_timeout = '2s'");
     let mut told = [sidecar.conn(), sidecar.conn(), sidecar.conn()];
     for (conn, line) in told.iter_mut().zip(["SUBSCRIBE c", "MONITOR", "BLPOP q 0"]) {
         conn.send(&words(line));
@@ -71,9 +73,7 @@ fn a_silent_client_in_a_conversation_is_idle_and_one_that_waits_to_be_told_is_no
     assert_eq!(told[1].value(), ok());
     let mut silent = [sidecar.conn(), sidecar.conn()];
     assert_eq!((silent[0].line("WATCH k"), silent[1].line("MULTI")), (ok(), ok()));
-    let begun = Instant::now();
     silent.iter_mut().for_each(|conn| conn.expect_closed());
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     assert_eq!(sidecar.metric("sidecache_clients_closed_total{reason=\"idle\"}"), 2.0);
     eventually("their connections are closed", || in_use(&sidecar, "transaction") == 0.0);
     server.outside("PUBLISH c m");
@@ -101,7 +101,7 @@ fn slow_reader(server: &Server) -> (String, Receiver<usize>) {
                         to.write_all(&chunk[..length]).unwrap();
                     } else {
                         large += length;
-                        pass(Duration::from_millis(20));
+                        pass(Duration::from_millis(100));
                     }
                 }
                 if large > 0 {
@@ -117,7 +117,7 @@ fn slow_reader(server: &Server) -> (String, Receiver<usize>) {
 fn a_large_write_that_was_given_up_is_not_delivered_any_more() {
     let server = Server::redis();
     let (url, told) = slow_reader(&server);
-    let sidecar = Sidecar::start(url.as_str(), SHORT);
+    let sidecar = short(url.as_str());
     let mut conn = sidecar.conn();
     // The kernel has taken all of it when patience ends, and would go on delivering it.
     let large = "x".repeat(1 << 20);

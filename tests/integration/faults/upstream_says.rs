@@ -57,8 +57,7 @@ fn a_loading_upstream_says_so_itself_and_nothing_of_it_is_cached() {
 #[test]
 fn an_upstream_with_too_many_clients_says_so_itself_until_it_has_room() {
     let server = Server::with(Kind::Redis, &["--maxclients", "3"]);
-    let mut others = [server.conn(), server.conn(), server.conn()];
-    others.iter_mut().for_each(|other| drop(other.line("PING")));
+    let others = [server.admitted(), server.admitted(), server.admitted()];
     let sidecar = Sidecar::start_alone(&server, IMPATIENT);
     allow_loss(&sidecar);
     let mut conn = sidecar.conn();

@@ -120,3 +120,18 @@ fn a_large_reply_to_one_client_does_not_mix_with_anothers() {
     }
     readers.into_iter().for_each(|reader| reader.join().unwrap());
 }
+
+#[test]
+fn a_reply_nested_as_deep_as_a_script_can_nest_it_passes_and_the_connection_goes_on() {
+    let (server, sidecar) = started("");
+    let request = encode(&["EVAL", "local a = {}; local b = {a}; a[1] = b; return a", "0"]);
+    // LUAI_MAXCSTACK, less what Redis itself has on it.
+    let expected = format!("{}-ERR reached lua stack limit\r\n", "*1\r\n".repeat(7995));
+    for mut conn in [server.conn(), sidecar.conn(), sidecar.conn3()] {
+        conn.send_raw(&request);
+        let mut got = vec![0; expected.len()];
+        conn.writer().read_exact(&mut got).unwrap();
+        assert!(got == expected.as_bytes(), "{}", String::from_utf8_lossy(&got[got.len() - 200..]));
+        assert_eq!(conn.line("EXISTS no").int(), 0);
+    }
+}

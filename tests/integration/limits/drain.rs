@@ -1,7 +1,6 @@
 //! How a sidecar ends: what is under way is finished within the limit, and nobody is left hanging.
 
 use std::os::unix::process::ExitStatusExt;
-use std::time::{Duration, Instant};
 
 use crate::support::resp::{encode, words};
 use crate::support::{Conn, Server, Sidecar, V, eventually};
@@ -18,7 +17,7 @@ fn slow(ms: u64) -> [String; 3] {
 #[test]
 fn commands_under_way_are_finished_and_the_process_ends_well() {
     let server = Server::redis();
-    let mut sidecar = Sidecar::start(&server, "");
+    let mut sidecar = Sidecar::start(&server, "client.drain_timeout = '9s'");
     let mut conns: Vec<Conn> = (0..5).map(|_| sidecar.conn()).collect();
     let mut idle = sidecar.conn();
     assert_eq!(idle.line("GET k"), V::Nil);
@@ -54,7 +53,8 @@ fn commands_under_way_are_finished_and_the_process_ends_well() {
 #[test]
 fn blocked_and_subscribed_clients_are_let_go_at_once() {
     let server = Server::redis();
-    let mut sidecar = Sidecar::start(&server, "client.drain_timeout = '8s'");
+    // Beyond all patience: who is let go in time has not been waited for.
+    let mut sidecar = Sidecar::start(&server, "client.drain_timeout = '1m'");
     let mut conns: Vec<Conn> = (0..6).map(|_| sidecar.conn()).collect();
     for (conn, line) in
         conns.iter_mut().zip(["BLPOP l 0", "SUBSCRIBE ch", "XREAD BLOCK 0 STREAMS s $", "WATCH k", "MULTI", "MONITOR"])
@@ -66,13 +66,11 @@ fn blocked_and_subscribed_clients_are_let_go_at_once() {
     }
     assert!(matches!(conns[1].value(), V::Array(_)));
     eventually("two are blocked", || server.info("clients")["blocked_clients"] == "2");
-    let begun = Instant::now();
     sidecar.begin_end();
     for conn in &mut conns[..5] {
-        assert!(conn.try_read_frame().is_err());
+        conn.expect_closed();
     }
     assert!(sidecar.wait_end().success());
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     // What they had checked out is closed, not left to block for ever.
     eventually("nobody is blocked", || server.info("clients")["blocked_clients"] == "0");
     assert_eq!(server.outside("LPUSH l x"), V::Int(1));
@@ -81,20 +79,21 @@ fn blocked_and_subscribed_clients_are_let_go_at_once() {
 #[test]
 fn what_takes_longer_than_the_limit_is_cut_and_the_process_still_ends_well() {
     let server = Server::redis();
-    let mut sidecar = Sidecar::start(&server, "client.drain_timeout = '300ms'");
+    let mut sidecar = Sidecar::start(&server, "client.drain_timeout = '300ms'\nupstream.command_timeout = '1m'");
     let mut conn = sidecar.conn();
-    conn.send(&slow(2000));
+    assert_eq!(conn.line("GET k"), V::Nil);
+    server.stop();
+    conn.send(&["INCR", "n"]);
     eventually("it is under way", || sidecar.metric("sidecache_lane_fifo_commands") > 0.0);
-    let begun = Instant::now();
     assert!(sidecar.terminate().success());
-    assert!(begun.elapsed() < Duration::from_millis(1800), "{:?}", begun.elapsed());
-    assert!(conn.try_read_frame().is_err());
+    conn.expect_closed();
+    server.cont();
 }
 
 #[test]
 fn a_second_signal_ends_the_drain() {
     let server = Server::redis();
-    let mut sidecar = Sidecar::start(&server, "client.drain_timeout = '60s'");
+    let mut sidecar = Sidecar::start(&server, "client.drain_timeout = '1m'\nupstream.command_timeout = '1m'");
     sidecar.allow_log("drain cut short");
     let mut conn = sidecar.conn();
     assert_eq!(conn.line("GET k"), V::Nil);

@@ -7,6 +7,7 @@ use sidecache::telemetry::metrics::FAMILIES;
 
 use crate::support::link::Dir;
 use crate::support::resp::{encode, words};
+use crate::support::wait::pass;
 use crate::support::{Conn, Link, Server, Sidecar, V, eventually};
 
 /// What this test cannot or must not bring about, and why.
@@ -56,16 +57,29 @@ fn every_metric_moves_when_what_it_counts_happens() {
     let link = Link::to(server.addr());
     let sidecar = Sidecar::start(
         &link,
-        "cache.audit_every = 2\ncache.bytes = '1MiB'\ncache.max_staleness = '400ms'\nclient.max_clients = 40\n\
-         upstream.pool.max = 1\nupstream.pool.wait_timeout = '1500ms'\nclient.output_pause_bytes = '64KiB'\n\
-         upstream.command_timeout = '800ms'\nupstream.connect_timeout = '400ms'",
+        "cache.audit_every = 2\ncache.bytes = '1MiB'\nclient.max_clients = 40\n\
+         upstream.pool.max = 1\nupstream.pool.wait_timeout = '4s'\nclient.output_pause_bytes = '64KiB'\n\
+         upstream.command_timeout = '2s'",
     );
     crate::faults::allow_loss(&sidecar);
     let mut seen = Seen::default();
     let mut conn = sidecar.conn();
     reads_and_writes(&server, &mut conn);
+    // Hits so far apart that only a heartbeat can keep the lease.
+    conn.line("SET hot 1");
+    eventually("heartbeats", || {
+        conn.pipeline(&["GET hot", "GET hot"]);
+        pass(Duration::from_millis(300));
+        seen.look(&sidecar);
+        seen.moved("sidecache_heartbeats_total")
+    });
     seen.shows(&sidecar, "sidecache_cache_evictions_total");
     seen.shows(&sidecar, "sidecache_audit_checks_total");
+    let mut subscriber = sidecar.conn();
+    subscriber.line("SUBSCRIBE ch");
+    server.outside("PUBLISH ch m");
+    seen.shows(&sidecar, "sidecache_subscriptions");
+    seen.shows(&sidecar, "sidecache_messages_total");
     pools_and_clients(&sidecar, &mut seen);
     orders(&server, &mut seen);
     idle_and_fat(&server, &mut seen);
@@ -88,12 +102,6 @@ fn reads_and_writes(server: &Server, conn: &mut Conn) {
     }
     server.outside("FLUSHALL");
     conn.pipeline(&["GET k1", "GET k1", "GET k1", "FLUSHALL", "SHUTDOWN", "INFO", "MGET a b"]);
-    // Hits long enough apart that only a heartbeat can keep the lease.
-    conn.line("SET hot 1");
-    for _ in 0..8 {
-        conn.line("GET hot");
-        crate::support::wait::pass(Duration::from_millis(110));
-    }
 }
 
 fn pools_and_clients(sidecar: &Sidecar, seen: &mut Seen) {
@@ -157,7 +165,7 @@ fn orders(server: &Server, seen: &mut Seen) {
 /// A client that says nothing is closed, and a value too large to keep is read past the cache.
 fn idle_and_fat(server: &Server, seen: &mut Seen) {
     server.conn().call(&["SET", "fat", &"x".repeat(400_000)]);
-    let sidecar = Sidecar::start(server, "client.idle_timeout = '300ms'");
+    let sidecar = Sidecar::start(server, "client.idle_timeout = '2s'");
     let mut conn = sidecar.conn();
     (0..4).for_each(|_| assert_eq!(conn.call(&["GET", "fat"]).len(), 400_011));
     conn.expect_closed();
@@ -175,9 +183,9 @@ fn losses(server: &Server, link: &Link, sidecar: &Sidecar, seen: &mut Seen) {
     // machine that is itself too slow the lane is lost instead: then once more.
     for _ in 0..5 {
         for n in 0..60 {
-            lane().iter().for_each(|lane| lane.delay(Dir::ToClient, Duration::from_millis(18 * n)));
+            lane().iter().for_each(|lane| lane.delay(Dir::ToClient, Duration::from_millis(45 * n)));
             reader.send(&["LLEN", &format!("l{n}")]);
-            crate::support::wait::pass(Duration::from_millis(35));
+            pass(Duration::from_millis(70));
         }
         lane().iter().for_each(|lane| lane.delay(Dir::ToClient, Duration::ZERO));
         (0..60).for_each(|_| drop(reader.value()));
@@ -188,16 +196,24 @@ fn losses(server: &Server, link: &Link, sidecar: &Sidecar, seen: &mut Seen) {
         }
         eventually("it answers", || matches!(conn.line("LLEN l"), V::Int(_)));
     }
-    lane().iter().for_each(|lane| lane.hold(Dir::ToServer));
-    conn.send(&["LLEN", "retried"]);
+    // Written and lost with its connection, before its patience has ended.
+    let mut tries = 0;
+    eventually("a read is sent again", || {
+        let lanes = lane();
+        let written = || lanes.iter().map(|lane| lane.bytes(Dir::ToServer)).sum::<u64>();
+        let before = written();
+        lanes.iter().for_each(|lane| lane.hold(Dir::ToServer));
+        tries += 1;
+        conn.send(&["LLEN", &format!("retried{tries}")]);
+        eventually("it is written", || written() > before);
+        link.cut();
+        conn.value();
+        eventually("it answers", || matches!(conn.line("LLEN l"), V::Int(_)));
+        seen.look(sidecar);
+        seen.moved("sidecache_retries_total")
+    });
     seen.shows(sidecar, "sidecache_lane_fifo_commands");
-    link.cut();
-    conn.value();
-    seen.shows(sidecar, "sidecache_retries_total");
-    eventually("it answers", || !matches!(conn.line("LLEN l"), V::Error(_)));
-    conn.line("GET fenced");
-    conn.line("GET fenced");
-    // More than the kernel's buffers take: bytes wait in the lane; a fence times out with it.
+    // More than the kernel's buffers take: bytes wait in the lane.
     server.stop();
     let bytes = encode(&["APPEND", "k", &"x".repeat(60_000)]).repeat(200);
     let mut writer = conn.writer();
@@ -208,20 +224,22 @@ fn losses(server: &Server, link: &Link, sidecar: &Sidecar, seen: &mut Seen) {
     server.cont();
     drop(conn);
     sending.join().unwrap();
-    fence_timed_out(server, link, sidecar, seen);
+    fence_timed_out(link, sidecar, seen);
 }
 
 /// One lane must be fenced for what another's script has done, and does not answer.
-fn fence_timed_out(server: &Server, link: &Link, sidecar: &Sidecar, seen: &mut Seen) {
+fn fence_timed_out(link: &Link, sidecar: &Sidecar, seen: &mut Seen) {
     let (mut here, mut there) = (sidecar.conn(), sidecar.conn());
     eventually("it answers", || !matches!(here.line("GET a"), V::Error(_)));
     eventually("database 2 answers", || there.line("SELECT 2") == V::Simple("OK".into()));
-    server.outside("SET b 1");
-    (0..4).for_each(|_| drop(there.line("GET b")));
-    for lane in link.those(|connection| connection.said(Dir::ToServer, "SELECT\r\n$1\r\n2")) {
-        lane.swallow(Dir::ToServer);
-    }
-    (0..4).for_each(|_| drop(there.line("GET b")));
-    assert_eq!(here.ask(&["EVAL", "return('news')", "0"]), V::bulk("news"));
-    seen.shows(sidecar, "sidecache_fences_timed_out_total");
+    eventually("a fence times out", || {
+        eventually("it answers", || there.line("GET b") == V::Nil);
+        (0..4).for_each(|_| drop(there.line("GET b")));
+        for lane in link.those(|connection| connection.said(Dir::ToServer, "SELECT\r\n$1\r\n2")) {
+            lane.swallow(Dir::ToServer);
+        }
+        assert_eq!(here.ask(&["EVAL", "return('news')", "0"]), V::bulk("news"));
+        seen.look(sidecar);
+        seen.moved("sidecache_fences_timed_out_total")
+    });
 }

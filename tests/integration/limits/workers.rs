@@ -58,5 +58,5 @@ fn workers_survive_a_lost_upstream_together() {
     for conn in &mut conns {
         eventually("it is back", || conn.line("SET k 1") == V::Simple("OK".into()));
     }
-    assert_eq!(sidecar.http("/readyz").0, 200);
+    eventually("it is ready", || sidecar.http("/readyz").0 == 200);
 }

@@ -2,6 +2,7 @@
 
 use super::Pair;
 use crate::support::redis::Kind;
+use crate::support::wait::eventually_some;
 use crate::support::{Conn, Server, Sidecar, V, eventually};
 
 fn started() -> (Server, Sidecar) {
@@ -143,6 +144,45 @@ fn a_killed_client_in_any_state_leaves_and_so_does_what_waits_for_it_upstream() 
     eventually("unsubscribed upstream", || server.outside("PUBSUB NUMSUB ch").items()[1].int() == 0);
 }
 
+#[test]
+fn the_list_tells_what_state_a_client_is_in_with_redis_letters() {
+    let (server, sidecar) = started();
+    for state in ["BLPOP nolist 0", "SUBSCRIBE ch", "MULTI", "MONITOR", "WATCH k", "GET k"] {
+        let [direct, through] = [server.addr(), sidecar.addr()].map(|addr| {
+            let (mut observer, mut client) = (Conn::open(addr), Conn::open(addr));
+            let id = client.line("CLIENT ID").int();
+            client.send(&crate::support::resp::words(state));
+            let mut line = String::new();
+            let flags = eventually_some("the letters are there", || {
+                line = observer.line(&format!("CLIENT LIST ID {id}")).text();
+                let flags = line.split(' ').find_map(|word| word.strip_prefix("flags="))?;
+                (flags != "N" || matches!(state, "WATCH k" | "GET k")).then(|| flags.to_owned())
+            });
+            let subscribers = observer.line("CLIENT LIST TYPE pubsub").text();
+            (flags, subscribers.contains(&format!("id={id} ")))
+        });
+        assert_eq!(through, direct, "{state}");
+    }
+}
+
+#[test]
+fn whoever_may_not_kill_clients_upstream_may_not_here() {
+    let (server, sidecar) = started();
+    server.outside("ACL SETUSER some on >secret ~* +@all -client|kill");
+    let (mut victim, mut some) = (sidecar.conn(), sidecar.conn());
+    some.line("AUTH some secret");
+    let id = victim.line("CLIENT ID").int();
+    let refused = some.line(&format!("CLIENT KILL ID {id}"));
+    let mut direct = server.conn();
+    direct.line("AUTH some secret");
+    assert_eq!(refused, direct.line("CLIENT KILL ID 1"));
+    assert!(refused.text().starts_with("NOPERM"), "{refused:?}");
+    assert_eq!(victim.line("CLIENT ID").int(), id, "it lives");
+    server.outside("ACL SETUSER some +client|kill");
+    assert_eq!(some.line(&format!("CLIENT KILL ID {id}")).int(), 1);
+    victim.expect_closed();
+}
+
 /// Everything that a client gets for these lines, sent in one write and closed by QUIT.
 fn everything(mut conn: Conn, lines: &[&str]) -> Vec<String> {
     let bytes: Vec<u8> = lines
@@ -160,7 +200,7 @@ fn everything(mut conn: Conn, lines: &[&str]) -> Vec<String> {
 
 #[test]
 fn client_reply_silences_what_upstream_would_silence() {
-    let (server, sidecar) = started();
+    let (_server, sidecar) = started();
     let twin = Server::redis();
     for lines in [
         &["CLIENT REPLY OFF", "GET k", "SET k 2", "PING", "NOSUCH", "GET"][..],
@@ -185,9 +225,8 @@ fn client_reply_silences_what_upstream_would_silence() {
         &["CLIENT REPLY SKIP", "NOSUCH", "GET k"],
         &["CLIENT REPLY ON"],
     ] {
-        for server in [&server, &twin] {
-            server.outside("SET k 1");
-        }
+        // Through the sidecache, so that the next read through it sees it.
+        assert_eq!(sidecar.conn().line("SET k 1"), twin.outside("SET k 1"));
         assert_eq!(everything(sidecar.conn(), lines), everything(twin.conn(), lines), "{lines:?}");
     }
 }

@@ -26,7 +26,7 @@ fn subscribing_and_unsubscribing_are_confirmed_as_upstream_does() {
                 "SUNSUBSCRIBE x",
                 "GET k",
             ]);
-            pair.alike_at_once(&["SUBSCRIBE a b", "UNSUBSCRIBE", "GET k", "PING"], 6);
+            pair.alike_at_once(&["SUBSCRIBE a b", "UNSUBSCRIBE b a", "GET k", "PING"], 6);
             pair.alike_at_once(
                 &["GET k", "SUBSCRIBE a", "PING", "UNSUBSCRIBE a", "GET k", "MULTI", "GET k", "EXEC"],
                 8,

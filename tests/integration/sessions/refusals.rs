@@ -77,34 +77,9 @@ fn a_refused_command_is_allowed_if_the_configuration_says_so() {
 
 #[test]
 fn a_renamed_command_is_upstreams_own_and_is_asked_about_once() {
-    let server = Server::with(
-        Kind::Redis,
-        &[
-            "--rename-command",
-            "GET",
-            "FETCH",
-            "--rename-command",
-            "HGETALL",
-            "WHOLE",
-            "--rename-command",
-            "FLUSHALL",
-            "",
-        ],
-    );
-    let twin = Server::with(
-        Kind::Redis,
-        &[
-            "--rename-command",
-            "GET",
-            "FETCH",
-            "--rename-command",
-            "HGETALL",
-            "WHOLE",
-            "--rename-command",
-            "FLUSHALL",
-            "",
-        ],
-    );
+    let renamed = ["GET FETCH", "HGETALL WHOLE", "FLUSHALL "].map(|pair| format!("--rename-command {pair}"));
+    let renamed: Vec<&str> = renamed.iter().flat_map(|option| option.split(' ')).collect();
+    let (server, twin) = (Server::with(Kind::Redis, &renamed), Server::with(Kind::Redis, &renamed));
     let sidecar = Sidecar::start(&server, "");
     server.reset_calls();
     for mut pair in [Pair::new(&sidecar, &twin), Pair::new3(&sidecar, &twin)] {

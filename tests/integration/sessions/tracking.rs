@@ -1,7 +1,8 @@
 //! A client's own CLIENT TRACKING, and MONITOR.
 
 use super::Pair;
-use crate::support::{Server, Sidecar, V};
+use crate::support::redis::KINDS;
+use crate::support::{Server, Sidecar, V, eventually};
 
 #[test]
 fn a_client_that_tracks_is_told_of_changes_as_upstream_tells_it() {
@@ -72,6 +73,34 @@ fn a_resp2_client_cannot_track_without_redirection_as_upstream_says() {
         "GET k",
         "CLIENT CACHING yes",
     ]);
+}
+
+#[test]
+fn a_resp2_client_tracks_with_another_clients_help() {
+    for kind in KINDS {
+        let server = Server::with(kind, &[]);
+        let sidecar = Sidecar::start(&server, "");
+        let (mut told, mut reader) = (sidecar.conn(), sidecar.conn());
+        let id = told.line("CLIENT ID").int();
+        let missing = V::Error("ERR The client ID you want redirect to does not exist".into());
+        assert_eq!(reader.line(&format!("CLIENT TRACKING on REDIRECT {id}")), missing, "it does not listen yet");
+        told.line("SUBSCRIBE __redis__:invalidate");
+        assert_eq!(reader.line(&format!("CLIENT TRACKING on REDIRECT {id}")), V::Simple("OK".into()));
+        assert_eq!(reader.line("CLIENT GETREDIR").int(), id);
+        assert_eq!(reader.line("CLIENT TRACKINGINFO").field("redirect"), Some(&V::Int(id)));
+        assert_eq!(reader.line("GET k"), V::Nil);
+        server.outside("SET k 1");
+        let message = [V::bulk("message"), V::bulk("__redis__:invalidate"), V::Array(vec![V::bulk("k")])];
+        assert_eq!(told.value(), V::Array(message.to_vec()));
+        drop(told);
+        eventually("the one who listened is gone", || {
+            let clients = server.outside("CLIENT LIST TYPE pubsub").text();
+            clients.is_empty()
+        });
+        assert_eq!(reader.line("GET k"), V::bulk("1"));
+        reader.line("CLIENT TRACKING off");
+        assert_eq!(reader.line("CLIENT GETREDIR").int(), -1);
+    }
 }
 
 #[test]

@@ -157,7 +157,6 @@ impl Connection {
         let mut from = from;
         loop {
             let length = from.read(&mut chunk).unwrap_or(0);
-            self.way(dir).bytes.fetch_add(length as u64, Ordering::SeqCst);
             let mut ended = length == 0;
             self.change(dir, |way| {
                 let room = REMEMBERED.saturating_sub(way.start.len()).min(length);
@@ -167,6 +166,8 @@ impl Connection {
                 }
                 ended |= way.cut;
             });
+            // What is counted has met its fate: `resume` does not reach what was swallowed.
+            self.way(dir).bytes.fetch_add(length as u64, Ordering::SeqCst);
             if ended {
                 return;
             }

@@ -9,9 +9,9 @@ use std::sync::Mutex;
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
-use super::port::free_port;
+use super::port::Port;
 use super::resp::Conn;
-use super::wait::{PATIENCE, eventually, holds_within};
+use super::wait::{PATIENCE, eventually, eventually_some, holds_within};
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub struct Server {
     /// Which server it is.
     pub kind: Kind,
     args: Vec<String>,
-    port: u16,
+    port: Port,
     folder: TempDir,
     child: Mutex<Child>,
 }
@@ -77,8 +77,8 @@ impl Server {
         let folder = tempfile::Builder::new().prefix("sidecache-").tempdir().unwrap();
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
         for _ in 0..10 {
-            let port = free_port();
-            let mut child = spawn(kind, &args, port, folder.path());
+            let port = Port::free();
+            let mut child = spawn(kind, &args, port.number, folder.path());
             if wait_until_it_answers(&mut child, folder.path()) {
                 return Server { kind, args, port, folder, child: Mutex::new(child) };
             }
@@ -88,12 +88,12 @@ impl Server {
 
     /// The port on 127.0.0.1.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number
     }
 
     /// Where clients connect.
     pub fn addr(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
+        SocketAddr::from(([127, 0, 0, 1], self.port()))
     }
 
     /// Its Unix socket.
@@ -115,6 +115,16 @@ impl Server {
             assert_eq!(conn.call(&["AUTH", password]), b"+OK\r\n");
         }
         conn
+    }
+
+    /// A direct connection that the server has taken: where it takes few, the harness's own may have to leave first.
+    #[track_caller]
+    pub fn admitted(&self) -> Conn {
+        eventually_some("there is room for a client", || {
+            let mut conn = Conn::open(self.addr());
+            conn.try_send_raw(b"PING\r\n");
+            conn.try_read_frame().is_ok_and(|reply| reply == b"+PONG\r\n").then_some(conn)
+        })
     }
 
     /// Sends one command typed as a line, from outside; fails the test if the reply is an error.
@@ -158,8 +168,7 @@ impl Server {
 
     /// SIGSTOP: the process is silent, its sockets stay open. Returns when it has stopped.
     pub fn stop(&self) {
-        signal(self.pid(), Signal::STOP);
-        eventually("the server is stopped", || process_state(self.pid()) == Some('T'));
+        stop(self.pid());
     }
 
     /// SIGCONT.
@@ -174,7 +183,7 @@ impl Server {
         let mut child = self.child.lock().unwrap();
         for _ in 0..10 {
             eventually("the port is free", || TcpListener::bind(self.addr()).is_ok());
-            *child = spawn(self.kind, &self.args, self.port, self.folder.path());
+            *child = spawn(self.kind, &self.args, self.port(), self.folder.path());
             if wait_until_it_answers(&mut child, self.folder.path()) {
                 return;
             }
@@ -200,8 +209,22 @@ pub fn signal(pid: u32, signal: Signal) {
 
 /// The state letter of /proc/PID/stat: R, S, T …; `None` when the process is gone.
 pub fn process_state(pid: u32) -> Option<char> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    state_in(Path::new(&format!("/proc/{pid}/stat")))
+}
+
+fn state_in(stat: &Path) -> Option<char> {
+    let stat = std::fs::read_to_string(stat).ok()?;
     stat.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
+/// Sends SIGSTOP and returns when it has reached the last of the process's threads.
+#[track_caller]
+pub fn stop(pid: u32) {
+    signal(pid, Signal::STOP);
+    let stopped = |thread: std::fs::DirEntry| state_in(&thread.path().join("stat")) == Some('T');
+    eventually("the process is stopped", || {
+        std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(|thread| thread.is_ok_and(stopped))
+    });
 }
 
 fn spawn(kind: Kind, args: &[String], port: u16, folder: &Path) -> Child {

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::link::Link;
-use super::port::free_port;
+use super::port::Port;
 use super::redis::{Server, signal};
 use super::resp::Conn;
 use super::scripted::Scripted;
@@ -57,7 +57,8 @@ impl Upstream for str {
 /// How far a sidecache must have come before the test goes on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ready {
-    /// It answers `+PONG`, so upstream is reached.
+    /// It answers `+PONG`, so upstream is reached, and its background polls have looked: the first look drops what was
+    /// filled before it, at whatever moment it comes.
     Answers,
     /// It takes connections; upstream may be down.
     Listens,
@@ -66,9 +67,11 @@ enum Ready {
 /// A running sidecache.
 pub struct Sidecar {
     child: Child,
-    port: u16,
-    admin_port: u16,
+    port: Port,
+    admin_port: Port,
     folder: TempDir,
+    /// Whether it polls upstream in the background.
+    polls: bool,
     logs: Arc<Mutex<Vec<String>>>,
     /// The threads that collect the logs; they end with the process.
     collectors: Vec<JoinHandle<()>>,
@@ -102,6 +105,7 @@ impl Sidecar {
                 ended = sidecar.child.try_wait().unwrap().is_some();
                 ended || sidecar.is(ready)
             });
+            let up = up && (ended || ready == Ready::Listens || holds_within(PATIENCE, || sidecar.has_looked()));
             if up && !ended {
                 return sidecar;
             }
@@ -122,15 +126,19 @@ impl Sidecar {
 
     fn spawn(url: &str, toml: &str) -> Sidecar {
         let folder = tempfile::Builder::new().prefix("sidecache-").tempdir().unwrap();
-        let (port, admin_port) = (free_port(), free_port());
+        let (port, admin_port) = (Port::free(), Port::free());
         let socket = folder.path().join("client.sock");
         let own = format!(
-            "[client]\nlisten = [\"127.0.0.1:{port}\", \"unix:{}\"]\ndrain_timeout = \"2s\"\n[upstream]\nurl = \"{url}\"\n\
-             [admin]\nlisten = \"127.0.0.1:{admin_port}\"\n",
-            socket.display()
+            "[client]\nlisten = [\"127.0.0.1:{}\", \"unix:{}\"]\ndrain_timeout = \"2s\"\n[upstream]\nurl = \"{url}\"\n\
+             [admin]\nlisten = \"127.0.0.1:{}\"\n[log]\nlevel = \"info,sidecache=debug\"\n",
+            port.number,
+            socket.display(),
+            admin_port.number
         );
         let mut settings: toml::Table = own.parse().unwrap();
         lay_over(&mut settings, toml.parse().unwrap_or_else(|e| panic!("{e}\n{toml}")));
+        let mode = settings.get("cache").and_then(|cache| cache.get("mode"));
+        let polls = mode.and_then(toml::Value::as_str) != Some("off");
         let file = folder.path().join("sidecache.toml");
         std::fs::write(&file, toml::to_string(&settings).unwrap()).unwrap();
 
@@ -144,22 +152,31 @@ impl Sidecar {
         let logs = Arc::default();
         let collectors =
             vec![collect(child.stdout.take().unwrap(), &logs), collect(child.stderr.take().unwrap(), &logs)];
-        Sidecar { child, port, admin_port, folder, logs, collectors, allowed: Mutex::default(), ended: None }
+        Sidecar { child, port, admin_port, folder, polls, logs, collectors, allowed: Mutex::default(), ended: None }
     }
 
-    /// Asked by its Unix socket: a stranger may have the port, but not a socket in our folder.
+    /// Asked by its Unix socket: a stranger may have the port, but not a socket in our folder. The clients that ask have
+    /// left when this returns.
     fn is(&self, ready: Ready) -> bool {
         let Ok(mut conn) = Conn::try_open(self.socket()) else { return false };
-        if ready == Ready::Listens {
-            return TcpStream::connect(self.addr()).is_ok();
-        }
-        conn.try_send_raw(b"PING\r\n");
-        conn.try_read_frame().is_ok_and(|reply| reply.starts_with(b"+PONG") || reply.starts_with(b"-NOAUTH"))
+        let is = if ready == Ready::Listens {
+            Conn::try_open(self.addr()).map(leave).is_ok()
+        } else {
+            conn.try_send_raw(b"PING\r\n");
+            conn.try_read_frame().is_ok_and(|reply| reply.starts_with(b"+PONG") || reply.starts_with(b"-NOAUTH"))
+        };
+        leave(conn);
+        is
+    }
+
+    /// Whether nothing that is cached from here on will be dropped without a cause.
+    fn has_looked(&self) -> bool {
+        !self.polls || self.logs.lock().unwrap().iter().any(|line| line.contains("background polls have looked"))
     }
 
     /// Where clients connect.
     pub fn addr(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
+        SocketAddr::from(([127, 0, 0, 1], self.port.number))
     }
 
     /// The Unix socket where clients connect, as `unix:/path`.
@@ -169,7 +186,7 @@ impl Sidecar {
 
     /// Where /metrics, /livez and /readyz are.
     pub fn admin_addr(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.admin_port))
+        SocketAddr::from(([127, 0, 0, 1], self.admin_port.number))
     }
 
     /// The process id.
@@ -272,8 +289,7 @@ impl Sidecar {
 
     /// SIGSTOP, as a suspended or starved process. Returns when it has stopped.
     pub fn stop(&self) {
-        signal(self.pid(), Signal::STOP);
-        eventually("sidecache is stopped", || super::redis::process_state(self.pid()) == Some('T'));
+        super::redis::stop(self.pid());
     }
 
     /// SIGCONT.
@@ -322,6 +338,12 @@ impl Drop for Sidecar {
         let complaints = self.complaints();
         assert!(complaints.is_empty(), "not announced by allow_log:\n{}", complaints.join("\n"));
     }
+}
+
+/// Says good-bye and waits until the sidecache has closed, so that this client is none of its clients any more.
+fn leave(mut conn: Conn) {
+    conn.try_send_raw(b"QUIT\r\n");
+    while conn.try_read_frame().is_ok() {}
 }
 
 /// Whether a line of the log, text or JSON, is of level WARN or ERROR; a panic's first line is one too.

@@ -1,0 +1,117 @@
+//! The upstream users that a worker's clients act as, and the dedicated connections of each.
+
+use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
+
+use super::worker::{Account, Worker};
+use crate::error::Error;
+use crate::net::boottime;
+use crate::telemetry::labels::Pool;
+use crate::telemetry::metrics::{Counter, Histogram};
+use crate::upstream::connection::ConnectionError;
+use crate::upstream::dedicated::{Checkout, Dedicated, PoolError, PoolKind};
+use crate::upstream::identity::{Credentials, Identity};
+
+// === impl Worker ===
+
+impl Worker {
+    /// The account of an identity that a client has given, made if it is the first.
+    pub fn account(&self, identity: &Identity) -> u32 {
+        let mut accounts = self.accounts.borrow_mut();
+        let is = |account: &Rc<Account>| account.identity.as_ref() == Some(identity);
+        if let Some(found) = accounts.iter().position(|account| account.as_ref().is_some_and(is)) {
+            return found as u32;
+        }
+        let account = Some(Rc::new(Account {
+            identity: Some(identity.clone()),
+            pools: OnceCell::new(),
+            hub: RefCell::default(),
+        }));
+        let free = accounts.iter().position(Option::is_none).unwrap_or(accounts.len());
+        match accounts.get_mut(free) {
+            Some(place) => *place = account,
+            None => accounts.push(account),
+        }
+        free as u32
+    }
+
+    /// An account, by its number.
+    pub fn account_at(&self, index: u32) -> Option<Rc<Account>> {
+        self.accounts.borrow().get(index as usize).cloned().flatten()
+    }
+
+    /// An account's dedicated connection.
+    ///
+    /// # Errors
+    /// As [`Dedicated::get`] has them.
+    pub async fn check_out(&self, account: &Account, kind: PoolKind) -> Result<Checkout, PoolError> {
+        let credentials =
+            || account.identity.clone().map_or_else(|| self.settings.credentials.clone(), Credentials::from);
+        let open = || Dedicated::new(self.settings.address(), &credentials(), &self.settings.upstream);
+        account.pools.get_or_init(open).get(kind).await
+    }
+
+    /// As `check_out`, at a RESP version (else the server's best) and database (else any); else the reply to give.
+    ///
+    /// # Errors
+    /// A whole error line, upstream's own or ours.
+    pub async fn check_out_aligned(
+        &self,
+        identity: u32,
+        kind: PoolKind,
+        proto: Option<u8>,
+        db: Option<u32>,
+    ) -> Result<Checkout, Vec<u8>> {
+        let account = self.account_at(identity).ok_or_else(|| Error::NoAuth.reply())?;
+        let begun = boottime();
+        let checked_out = self.check_out(&account, kind).await;
+        self.cells.observe(Histogram::PoolWait, boottime().saturating_sub(begun), 1);
+        let mut connection = checked_out.map_err(|error| self.pool_error(kind, &error))?;
+        let (proto, db) = (proto.unwrap_or(connection.ready.proto), db.unwrap_or(connection.db()));
+        let failed = |error: &Error| {
+            self.cells.error(error.kind());
+            error.reply()
+        };
+        match tokio::time::timeout(self.settings.upstream.command_timeout, connection.align(proto, db)).await {
+            Ok(Ok(())) => Ok(connection),
+            Ok(Err(ConnectionError::Refused(line))) => Err(whole(&line)),
+            Ok(Err(error)) => Err(failed(&Error::Lost { upstream: self.upstream_name(), cause: error.to_string() })),
+            Err(_) => Err(failed(&Error::Timeout { upstream: self.upstream_name() })),
+        }
+    }
+
+    fn pool_error(&self, kind: PoolKind, error: &PoolError) -> Vec<u8> {
+        let upstream = self.upstream_name();
+        let (pool, label) = match kind {
+            PoolKind::Transactions => ("pool", Pool::Transaction),
+            PoolKind::Waiting => ("waiting_pool", Pool::Waiting),
+            PoolKind::Control => ("pool", Pool::Control),
+        };
+        let error = match error {
+            PoolError::Exhausted { .. } => {
+                self.cells.add(Counter::pool_timeouts(label), 1);
+                Error::PoolExhausted { upstream, pool }
+            }
+            PoolError::Unreachable { cause, .. } => Error::Unreachable { upstream, cause: cause.to_string() },
+            // The handshake's HELLO was refused, but what the client sent is no HELLO.
+            PoolError::Refused(line) if line.starts_with(b"-NOAUTH") => Error::NoAuth,
+            PoolError::Refused(line) => return whole(line),
+        };
+        self.cells.error(error.kind());
+        error.reply()
+    }
+
+    /// Frees the place of an account that no lane is left of: who guesses passwords fills no memory.
+    pub(super) fn forget_account(&self, index: u32) {
+        if index == 0 || self.lanes.borrow().iter().any(|lane| lane.identity == index) {
+            return;
+        }
+        if let Some(place) = self.accounts.borrow_mut().get_mut(index as usize) {
+            *place = None;
+        }
+    }
+}
+
+fn whole(line: &[u8]) -> Vec<u8> {
+    [line, b"\r\n"].concat()
+}

@@ -1,0 +1,352 @@
+//! The connection to upstream on which a worker's clients of one user share their subscriptions.
+//!
+//! *Invariant:* what arrives is handled in upstream's order; behind a message stands a fence before anything of that
+//! batch is passed on. If the connection is lost, so are messages, and its clients are closed as upstream would have
+//! closed them: they must know.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use super::Worker;
+use super::confirmation;
+use super::news::{News, Topic, news_of};
+use crate::dispatch::lane::Ticket;
+use crate::dispatch::session::Session;
+use crate::error::Error;
+use crate::protocol::encode;
+use crate::telemetry::metrics::Counter;
+use crate::upstream::connection::{Connection, ConnectionError, Piece};
+use crate::upstream::dedicated::PoolKind;
+
+/// One shared connection.
+#[derive(Default)]
+pub struct Hub {
+    listeners: RefCell<[HashMap<Bytes, Listeners>; 3]>,
+    /// What upstream has yet to confirm, in order.
+    owed: RefCell<VecDeque<Owed>>,
+    /// To be written.
+    out: RefCell<BytesMut>,
+    /// The next command's number.
+    next_command: Cell<u64>,
+    /// Rings when there is something to be written.
+    ring: Notify,
+}
+
+/// Who wants one channel or pattern.
+#[derive(Default)]
+struct Listeners {
+    /// Those who have been confirmed, by id.
+    clients: BTreeMap<u64, Rc<Session>>,
+    /// Those whose confirmations are under way.
+    coming: usize,
+    /// Whether upstream has confirmed it.
+    confirmed: bool,
+}
+
+/// A confirmation that upstream owes.
+struct Owed {
+    /// Which command it belongs to: if that fails, all of its are over.
+    command: u64,
+    topic: Topic,
+    begins: bool,
+    name: Bytes,
+    /// Who gets it, and what it is if that is known already.
+    to: Option<(Ticket, Option<Vec<u8>>)>,
+}
+
+// === impl Hub ===
+
+impl Hub {
+    /// Somebody wants these; `raw` is the command.
+    pub(super) fn subscribe(&self, topic: Topic, asked: Vec<(Bytes, Ticket)>, raw: &[u8]) {
+        let command = self.write(raw);
+        for (name, ticket) in asked {
+            self.listeners.borrow_mut()[topic as usize].entry(name.clone()).or_default().coming += 1;
+            let to = Some((ticket, None));
+            self.owed.borrow_mut().push_back(Owed { command, topic, begins: true, name, to });
+        }
+    }
+
+    /// Nobody wants this any more; upstream's confirmation releases the client's.
+    pub(super) fn unsubscribe(&self, topic: Topic, name: Bytes, to: Option<(Ticket, Vec<u8>)>) {
+        let mut raw = BytesMut::new();
+        encode::request(&mut raw, &[topic.word(false).as_bytes(), &name]);
+        let command = self.write(&raw);
+        let to = to.map(|(ticket, reply)| (ticket, Some(reply)));
+        self.owed.borrow_mut().push_back(Owed { command, topic, begins: false, name, to });
+    }
+
+    /// A client leaves: whether it was here, and whether nobody is left.
+    pub(super) fn leave(&self, topic: Topic, name: &Bytes, id: u64) -> (bool, bool) {
+        let of_topic = &mut self.listeners.borrow_mut()[topic as usize];
+        let Some(listeners) = of_topic.get_mut(name) else { return (false, false) };
+        let left = listeners.clients.remove(&id).is_some();
+        let is_last = listeners.clients.is_empty() && listeners.coming == 0;
+        if is_last {
+            of_topic.remove(name);
+        }
+        (left, is_last)
+    }
+
+    fn write(&self, raw: &[u8]) -> u64 {
+        self.out.borrow_mut().extend_from_slice(raw);
+        self.ring.notify_one();
+        self.next_command.set(self.next_command.get() + 1);
+        self.next_command.get()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.owed.borrow().is_empty() && self.listeners.borrow().iter().all(HashMap::is_empty)
+    }
+}
+
+// === impl Worker ===
+
+impl Worker {
+    /// The hub of a user, opened if there is none; `None`: no such user any more.
+    pub(super) fn hub(&self, identity: u32) -> Option<Rc<Hub>> {
+        let account = self.account_at(identity)?;
+        if let Some(hub) = &*account.hub.borrow() {
+            return Some(Rc::clone(hub));
+        }
+        let worker = self.me()?;
+        let hub = Rc::new(Hub::default());
+        *account.hub.borrow_mut() = Some(Rc::clone(&hub));
+        let serving = Rc::clone(&hub);
+        tokio::task::spawn_local(async move {
+            let error = worker.serve_hub(identity, &serving).await;
+            worker.begin_batch();
+            // From here on the next one who subscribes opens another.
+            account.hub.take();
+            worker.close_hub(&serving, &error);
+            worker.flush();
+        });
+        Some(hub)
+    }
+
+    /// Serves until the connection is lost or nobody needs it; the error is for those who still wait.
+    async fn serve_hub(&self, identity: u32, hub: &Rc<Hub>) -> Vec<u8> {
+        let mut connection = match self.check_out_aligned(identity, PoolKind::Waiting, None, None).await {
+            Ok(connection) => connection,
+            Err(reply) => return reply,
+        };
+        // It speaks unasked, and nobody else can use it.
+        connection.taint();
+        let mut patience = Instant::now();
+        loop {
+            if self.append(hub, &mut connection) {
+                patience = Instant::now();
+            }
+            if hub.is_idle() {
+                return Vec::new();
+            }
+            let is_owed = !hub.owed.borrow().is_empty();
+            let piece = tokio::select! {
+                () = hub.ring.notified() => continue,
+                piece = arrived(&mut connection) => piece,
+                () = sleep_until(patience + self.settings.upstream.command_timeout), if is_owed => {
+                    return self.count(&Error::Timeout { upstream: self.upstream_name() });
+                }
+            };
+            let piece = match piece {
+                Ok(piece) => piece,
+                Err(error) => {
+                    let (upstream, cause) = (self.upstream_name(), error.to_string());
+                    return self.count(&Error::Lost { upstream, cause });
+                }
+            };
+            patience = Instant::now();
+            let mut pieces = vec![piece];
+            while let Ok(Some(piece)) = connection.buffered_reply() {
+                pieces.push(piece);
+            }
+            self.take_news(hub, &mut connection, &pieces).await;
+        }
+    }
+
+    /// Appends what is to be written; whether there was anything.
+    fn append(&self, hub: &Hub, connection: &mut Connection) -> bool {
+        let waiting = std::mem::take(&mut *hub.out.borrow_mut());
+        self.cells.add(Counter::UpstreamBytesOut, waiting.len() as u64);
+        connection.send(&waiting, 0);
+        !waiting.is_empty()
+    }
+
+    /// The reply of an error of our own, which is counted.
+    fn count(&self, error: &Error) -> Vec<u8> {
+        self.cells.error(error.kind());
+        error.reply()
+    }
+
+    /// Handles what has come, behind one fence for all of it.
+    async fn take_news(&self, hub: &Rc<Hub>, connection: &mut Connection, pieces: &[Piece]) {
+        let value = |piece: &Piece| piece.bytes.slice(piece.start.min(piece.bytes.len())..);
+        let values: Vec<Bytes> = pieces.iter().map(value).collect();
+        let tells = values.iter().any(|value| matches!(news_of(value), Some(News::Message { .. })));
+        if tells && self.others_need_fence(None) {
+            let mut fenced = std::pin::pin!(self.fenced());
+            // Commands go on meanwhile; what writing them says is heard at the next read.
+            while let Some(()) = tokio::select! {
+                () = &mut fenced => None,
+                () = hub.ring.notified() => Some(()),
+            } {
+                self.append(hub, connection);
+                let _ = connection.flush().await;
+            }
+        }
+        self.begin_batch();
+        for value in &values {
+            self.cells.add(Counter::UpstreamBytesIn, value.len() as u64);
+            match news_of(value) {
+                Some(News::Message { topic, name }) => self.pass_on(hub, topic, name, value),
+                Some(News::Confirmation { topic, begins, name }) => {
+                    self.confirmed(hub, topic, begins, &name.unwrap_or_default());
+                }
+                None if matches!(value.first(), Some(b'-' | b'!')) => self.refused_by_upstream(hub, value),
+                None => {}
+            }
+        }
+        self.flush();
+    }
+
+    /// A message goes to all who are subscribed.
+    fn pass_on(&self, hub: &Hub, topic: Topic, name: &[u8], message: &Bytes) {
+        let sessions: Vec<Rc<Session>> = match hub.listeners.borrow()[topic as usize].get(name) {
+            Some(listeners) => listeners.clients.values().map(Rc::clone).collect(),
+            None => return,
+        };
+        self.cells.add(Counter::Messages, sessions.len() as u64);
+        let (mut push, mut array) = (None, None);
+        for session in sessions {
+            // RESP2 and RESP3 differ in the first byte.
+            let (form, first) = if session.resp3() { (&mut push, b'>') } else { (&mut array, b'*') };
+            let form = form.get_or_insert_with(|| as_kind(message, first));
+            self.interject(&session, form);
+        }
+    }
+
+    fn confirmed(&self, hub: &Rc<Hub>, topic: Topic, begins: bool, name: &[u8]) {
+        let is_owed = |owed: &Owed| owed.topic == topic && owed.begins == begins && owed.name == name;
+        let owed = hub.owed.borrow_mut().pop_front_if(|owed| is_owed(owed));
+        match owed {
+            Some(owed) if begins => self.has_subscribed(hub, owed),
+            Some(owed) => {
+                self.peers.audience.change(topic, name, 0, -1);
+                if let Some((ticket, Some(reply))) = owed.to {
+                    self.confirm_with(&ticket, &reply);
+                }
+            }
+            // Upstream has ended it by itself, as it does when a slot moves away.
+            None if !begins => self.ended_by_upstream(hub, topic, name),
+            None => {}
+        }
+    }
+
+    fn has_subscribed(&self, hub: &Rc<Hub>, owed: Owed) {
+        let Owed { topic, name, to: Some((ticket, _)), .. } = owed else { return };
+        let session = &ticket.session;
+        let (first, new) = {
+            let of_topic = &mut hub.listeners.borrow_mut()[topic as usize];
+            let Some(listeners) = of_topic.get_mut(&name) else { return };
+            listeners.coming = listeners.coming.saturating_sub(1);
+            let first = !std::mem::replace(&mut listeners.confirmed, true);
+            let new = !session.is_closed() && listeners.clients.insert(session.card.id, Rc::clone(session)).is_none();
+            (first, new)
+        };
+        self.peers.audience.change(topic, &name, i64::from(new), i64::from(first));
+        if session.is_closed() {
+            if hub.leave(topic, &name, session.card.id).1 {
+                hub.unsubscribe(topic, name, None);
+            }
+            return;
+        }
+        session.subscriptions.borrow_mut().names[topic as usize].insert(name.clone(), Rc::clone(hub));
+        let reply = confirmation(session, topic, true, Some(&name));
+        self.confirm_with(&ticket, &reply);
+    }
+
+    fn ended_by_upstream(&self, hub: &Hub, topic: Topic, name: &[u8]) {
+        let Some(listeners) = hub.listeners.borrow_mut()[topic as usize].remove(name) else { return };
+        let hubs = i64::from(listeners.confirmed);
+        self.peers.audience.change(topic, name, -(listeners.clients.len() as i64), -hubs);
+        for session in listeners.clients.values() {
+            session.subscriptions.borrow_mut().names[topic as usize].remove(name);
+            session.note_subscriptions();
+            self.interject(session, &confirmation(session, topic, false, Some(name)).into());
+        }
+    }
+
+    /// Upstream has refused the oldest command, as a whole.
+    fn refused_by_upstream(&self, hub: &Hub, error: &[u8]) {
+        let Some(command) = hub.owed.borrow().front().map(|owed| owed.command) else { return };
+        let mut error = Some(error);
+        loop {
+            let owed = hub.owed.borrow_mut().pop_front_if(|owed| owed.command == command);
+            let Some(owed) = owed else { return };
+            self.not_subscribed(hub, owed, error.take().unwrap_or_default());
+        }
+    }
+
+    /// It will not be confirmed; whoever waits gets this instead.
+    fn not_subscribed(&self, hub: &Hub, owed: Owed, reply: &[u8]) {
+        if owed.begins {
+            let of_topic = &mut hub.listeners.borrow_mut()[owed.topic as usize];
+            if let Some(listeners) = of_topic.get_mut(&owed.name) {
+                listeners.coming = listeners.coming.saturating_sub(1);
+                if listeners.clients.is_empty() && listeners.coming == 0 && !listeners.confirmed {
+                    of_topic.remove(&owed.name);
+                }
+            }
+        }
+        if let Some((ticket, known)) = owed.to {
+            self.confirm_with(&ticket, known.as_deref().unwrap_or(reply));
+        }
+    }
+
+    /// The connection is gone: nobody knows what was missed.
+    fn close_hub(&self, hub: &Rc<Hub>, error: &[u8]) {
+        let mut told = 0;
+        for owed in hub.owed.take() {
+            if !owed.begins {
+                self.peers.audience.change(owed.topic, &owed.name, 0, -1);
+            }
+            let first = std::mem::replace(&mut told, owed.command) != owed.command;
+            self.not_subscribed(hub, owed, if first { error } else { b"" });
+        }
+        let topics = [Topic::Channel, Topic::Pattern, Topic::Shard];
+        let listeners = std::mem::take(&mut *hub.listeners.borrow_mut());
+        for (topic, names) in topics.into_iter().zip(listeners) {
+            for (name, listeners) in names {
+                let clients = listeners.clients.len() as i64;
+                self.peers.audience.change(topic, &name, -clients, -i64::from(listeners.confirmed));
+                for session in listeners.clients.values() {
+                    self.flush_one(session);
+                    session.close();
+                }
+            }
+        }
+    }
+}
+
+/// Writes what is to be written, then waits for what comes. It may be cancelled.
+async fn arrived(connection: &mut Connection) -> Result<Piece, ConnectionError> {
+    connection.flush().await?;
+    connection.read_reply().await
+}
+
+/// The same message with another first byte.
+fn as_kind(message: &Bytes, kind: u8) -> Bytes {
+    if message.first() == Some(&kind) {
+        return message.clone();
+    }
+    let mut other = BytesMut::from(&message[..]);
+    if let Some(first) = other.first_mut() {
+        *first = kind;
+    }
+    other.freeze()
+}
