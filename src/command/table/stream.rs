@@ -1,12 +1,12 @@
 //! Streams and their consumer groups.
 //!
 //! Consumer-group commands change the key without an invalidation, so nothing that shows groups is cached:
-//! XINFO and XPENDING are plain.
+//! XINFO and XPENDING are plain. XRANGE with COUNT 0 answers null.
 
 use crate::command::flags::{BLOCKING, DENYOOM, FAST, LOADING, MOVABLEKEYS, READONLY, STALE, WRITE};
 use crate::command::keys::{Keys, NONE, ONE, SECOND};
 use crate::command::row::{Depends, Row, row};
-use crate::protocol::downgrade::Shape::{Pending, Streams};
+use crate::protocol::downgrade::Shape::{NullArray, Pending, Streams};
 use crate::telemetry::labels::Class::{Plain, Read, Unknown, Write};
 
 /// The rows, by name.
@@ -31,10 +31,10 @@ pub static ROWS: &[Row] = &[
     row("xinfo|stream", -3, READONLY, SECOND, Plain),
     row("xlen", 2, READONLY | FAST, ONE, Read),
     row("xpending", -3, READONLY, ONE, Plain).shape(Pending),
-    row("xrange", -4, READONLY, ONE, Read),
+    row("xrange", -4, READONLY, ONE, Read).shape(NullArray),
     row("xread", -4, READONLY | BLOCKING | MOVABLEKEYS, Keys::Streams, Plain).depends(Depends::Block).shape(Streams),
     row("xreadgroup", -7, WRITE | BLOCKING | MOVABLEKEYS, Keys::Streams, Write).news().depends(Depends::Block).shape(Streams),
-    row("xrevrange", -4, READONLY, ONE, Read),
+    row("xrevrange", -4, READONLY, ONE, Read).shape(NullArray),
     row("xsetid", -3, WRITE | DENYOOM | FAST, ONE, Write),
     row("xtrim", -4, WRITE, ONE, Write),
 ];
