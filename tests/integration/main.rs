@@ -30,4 +30,5 @@ mod push_matrix;
 mod secrets;
 mod sessions;
 mod shapes;
+mod suite;
 mod upstream;
