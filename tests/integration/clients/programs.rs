@@ -23,15 +23,24 @@ pub struct Client {
     ways: &'static [&'static str],
 }
 
-/// A row makes a test.
+/// A row makes a test at each place.
 macro_rules! clients {
-    ($($test:ident: $name:literal, $program:literal, $ways:expr;)+) => {
+    ($($row:ident: $name:literal, $program:literal, $ways:expr;)+) => {
         /// All of them.
         const CLIENTS: &[Client] = &[$(Client { name: $name, program: $program, ways: &$ways }),+];
 
-        $(#[test]
-        fn $test() {
-            CLIENTS.iter().find(|client| client.program == $program).unwrap().run();
+        $(mod $row {
+            const CLIENT: super::Client = super::Client { name: $name, program: $program, ways: &$ways };
+
+            #[test]
+            fn before_redis() {
+                CLIENT.run(super::super::PLACES[0]);
+            }
+
+            #[test]
+            fn before_valkey_with_four_workers() {
+                CLIENT.run(super::super::PLACES[1]);
+            }
         })+
     };
 }
@@ -62,11 +71,9 @@ pub struct Program {
 
 impl Client {
     #[track_caller]
-    fn run(&self) {
-        for (kind, threads) in super::PLACES {
-            for way in self.ways {
-                self.run_at(kind, threads, way);
-            }
+    fn run(&self, (kind, threads): (Kind, usize)) {
+        for way in self.ways {
+            self.run_at(kind, threads, way);
         }
     }
 
