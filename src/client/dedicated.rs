@@ -97,6 +97,15 @@ impl Checked {
         left < std::mem::replace(&mut self.unwritten, left)
     }
 
+    /// Has upstream speak another RESP version, before the client is told.
+    fn change_version(&mut self, proto: u8) {
+        let mut request = BytesMut::new();
+        encode::request(&mut request, &["HELLO", if proto == 3 { "3" } else { "2" }]);
+        self.connection.send(&request, 1);
+        self.connection.note_proto(proto);
+        self.expected.push_back(Expect::swallowed());
+    }
+
     /// Writes what is to be written, then waits for a reply or a piece of one.
     async fn upstream(&mut self) -> Woken {
         let full = self.connection.unwritten() >= UNWRITTEN_MAX;
@@ -125,7 +134,9 @@ impl Connection {
                 self.worker.cells.command(class, Outcome::Failed);
                 self.answer(&reply);
                 self.session.spoken();
-                return Ok(());
+                // What follows would be executed by itself, and unguarded.
+                let begins = row.is_some_and(|row| matches!(row.name, "multi" | "watch"));
+                return if begins { self.farewell().await } else { Ok(()) };
             }
         };
         self.session.card.upstream_id.store(checked.connection.ready.connection_id, Ordering::Relaxed);
@@ -257,7 +268,7 @@ impl Connection {
                 let error = Error::Refused { name, reason: refusal.reason, remedy: refusal.remedy };
                 return self.deny(checked, error).await;
             }
-            if row.arity_ok(args.len()) && checked.standing.cannot_follow(row) {
+            if row.arity_ok(args.len()) && checked.standing.cannot_follow(row, args) {
                 let error = Error::CannotFollow(row.name.replace('|', " "));
                 return self.deny(checked, error).await;
             }
@@ -269,6 +280,10 @@ impl Connection {
                     checked.connection.taint();
                     checked.standing = Standing::default();
                     checked.once = true;
+                }
+                if let Some(proto) = self.new_version(row, args) {
+                    checked.change_version(proto);
+                    self.wait_for_replies(checked).await?;
                 }
                 if !self.local(row, args) {
                     self.local_slow(row, args).await?;

@@ -286,9 +286,13 @@ impl Standing {
     }
 
     /// Whether a command would change the connection in a way that the session could not follow.
-    pub fn cannot_follow(&self, row: &Row) -> bool {
+    pub fn cannot_follow(&self, row: &Row, args: &Args<'_>) -> bool {
         match row.name {
-            "hello" | "auth" => self.multi || !self.is_plain() && !self.keep,
+            "auth" => self.multi || !self.is_plain() && !self.keep,
+            "hello" => {
+                let auth = (2..args.len()).any(|i| args.get(i).is_some_and(|word| word.eq_ignore_ascii_case(b"auth")));
+                self.multi || auth && !self.is_plain()
+            }
             // Queued, it would be executed for, or act on, one of our own connections.
             name => self.multi && name.starts_with("client|") && row.class(&NO_ARGS) == Class::Local,
         }
@@ -309,6 +313,7 @@ impl Standing {
         let subscribed = self.is_subscribed();
         match row.name {
             "quit" | "reset" => true,
+            "hello" => resp3 || !subscribed,
             name if name.starts_with("client|") => {
                 row.class(&NO_ARGS) == Class::Local && !self.multi && (resp3 || !subscribed)
             }

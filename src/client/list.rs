@@ -45,41 +45,46 @@ impl Connection {
         true
     }
 
-    /// Nothing that could match is ever told to upstream: its clients are our lanes.
-    pub(super) fn client_kill(&self, args: &Args<'_>, reply: &mut BytesMut) -> bool {
+    /// CLIENT KILL: the ids of those who now leave; `None`: upstream knows better what is wrong with it. Nothing that could
+    /// match is ever told to upstream: its clients are our lanes.
+    pub(super) fn client_kill(&self, args: &Args<'_>, reply: &mut BytesMut) -> Option<Vec<u64>> {
         let own = self.session.card.id;
         if args.len() == 3 {
             let address = String::from_utf8_lossy(args.get(2).unwrap_or_default()).into_owned();
             match self.registry.all().into_iter().find(|card| card.address == address) {
                 Some(card) => {
-                    self.end(&card);
                     encode::simple(reply, "OK");
+                    return Some(self.end(&card).into_iter().collect());
                 }
                 None => encode::error(reply, &Error::NoSuchClient.to_string()),
             }
-            return true;
+            return Some(Vec::new());
         }
         match Filter::parse(args, 2, true) {
             Ok(filter) => {
                 let cards = self.registry.all();
                 let killed = cards.iter().filter(|card| filter.matches(card) && !(filter.skip_me && card.id == own));
-                let count = killed.map(|card| self.end(card)).count();
-                encode::integer(reply, count as i64);
+                let killed: Vec<Option<u64>> = killed.map(|card| self.end(card)).collect();
+                encode::integer(reply, killed.len() as i64);
+                Some(killed.into_iter().flatten().collect())
             }
             // Refused by every server, each in its own words.
-            Err(Error::ClientId) => return false,
-            Err(error) => encode::error(reply, &error.to_string()),
+            Err(Error::ClientId) => None,
+            Err(error) => {
+                encode::error(reply, &error.to_string());
+                Some(Vec::new())
+            }
         }
-        true
     }
 
-    /// Another client is closed at once; this one when its reply is written.
-    fn end(&self, card: &Card) {
+    /// Another client is closed at once, and its id returned; this one when its reply is written.
+    fn end(&self, card: &Card) -> Option<u64> {
         if card.id == self.session.card.id {
             self.session.closing.set(true);
-        } else {
-            kill(card);
+            return None;
         }
+        kill(card);
+        Some(card.id)
     }
 }
 

@@ -4,7 +4,8 @@
 //! their answers come from it.
 
 use std::rc::Rc;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use bytes::BytesMut;
 
@@ -17,6 +18,9 @@ use crate::protocol::{Args, Value, encode};
 use crate::telemetry::labels::Class;
 use crate::upstream::dedicated::PoolKind;
 use crate::upstream::identity::Identity;
+
+/// How long CLIENT KILL waits for those who are to leave.
+const DEPARTURE: Duration = Duration::from_secs(1);
 
 /// HELLO's options.
 #[derive(Default)]
@@ -311,8 +315,17 @@ impl Connection {
         match self.refusal(account, &["CLIENT", "KILL", "ID", "0"]).await {
             Ok(Some(refusal)) if refusal.starts_with(b"-NOPERM") => reply.extend_from_slice(&refusal),
             Err(failure) => reply.extend_from_slice(&failure),
-            Ok(_) if self.client_kill(args, &mut reply) => {}
-            Ok(_) => return self.forward_alone(args).await,
+            Ok(_) => {
+                let Some(killed) = self.client_kill(args, &mut reply) else { return self.forward_alone(args).await };
+                // As with Redis, who hears of it finds them gone; two who kill each other need not wait for that.
+                let registry = Arc::clone(&self.registry);
+                let gone = async {
+                    for id in killed {
+                        registry.departed(id).await;
+                    }
+                };
+                let _ = tokio::time::timeout(DEPARTURE, gone).await;
+            }
         }
         self.session.replies.borrow_mut().answer(&reply, self.session.mute());
     }
@@ -347,6 +360,12 @@ impl Connection {
         }
         let reply = self.hello_reply(&lane);
         self.session.replies.borrow_mut().answer(&reply, self.session.mute());
+    }
+
+    /// The RESP version that HELLO asks for, if it is another and nothing is wrong with the rest.
+    pub(super) fn new_version(&self, row: &Row, args: &Args<'_>) -> Option<u8> {
+        let resp3 = parse_hello(args).ok().filter(|_| row.name == "hello")?.resp3?;
+        (resp3 != self.session.resp3()).then_some(if resp3 { 3 } else { 2 })
     }
 
     /// Redis named the RESP version in it from 7.2 on.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Notify;
+
 use crate::dispatch::session::Card;
 use crate::net::boottime;
 
@@ -22,6 +24,8 @@ pub struct Registry {
     /// Held for a look-up or an insertion, never over an await; not on any command's way but CLIENT's.
     cards: Mutex<BTreeMap<u64, Arc<Card>>>,
     next_id: AtomicU64,
+    /// Rings when one has left.
+    left: Notify,
 }
 
 /// A client's place in the registry; given back when dropped.
@@ -65,6 +69,17 @@ impl Registry {
         self.cards.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
+    /// Waits until a client has left.
+    pub async fn departed(&self, id: u64) {
+        loop {
+            let left = self.left.notified();
+            if self.get(id).is_none() {
+                return;
+            }
+            left.await;
+        }
+    }
+
     /// One client.
     pub fn get(&self, id: u64) -> Option<Arc<Card>> {
         self.cards.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
@@ -90,6 +105,7 @@ impl Registry {
 impl Drop for Place {
     fn drop(&mut self) {
         self.registry.cards.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.card.id);
+        self.registry.left.notify_waiters();
     }
 }
 

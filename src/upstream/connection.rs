@@ -244,6 +244,11 @@ impl Connection {
         self.db = db;
     }
 
+    /// A HELLO of the client's own has changed to this RESP version.
+    pub fn note_proto(&mut self, proto: u8) {
+        self.proto = proto;
+    }
+
     /// Its state cannot be proven clean: it will be closed and not returned. A tainted connection may send what
     /// nobody asked for, as one that subscribes or monitors does.
     pub fn taint(&mut self) {

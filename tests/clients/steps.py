@@ -12,6 +12,8 @@ import sys
 import time
 import traceback
 
+import redis
+
 STEPS = []
 
 # Seconds; a program that hangs shows where, and ends.
@@ -74,9 +76,9 @@ def parse():
     """
     faulthandler.dump_traceback_later(PATIENCE, exit=True)
     parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--outside", type=int, required=True)
-    parser.add_argument("--protocol", type=int, choices=(2, 3), help="the library's default without it")
+    parser.add_argument("port", type=int)
+    parser.add_argument("outside", type=int)
+    parser.add_argument("protocol", type=int, nargs="?", choices=(2, 3), help="the library's default without it")
     where = parser.parse_args()
     where.options = {"host": "127.0.0.1", "port": where.port}
     if where.protocol is not None:
@@ -84,7 +86,7 @@ def parse():
     return where
 
 
-def run(session):
+def run(session, client=f"redis-py {redis.__version__}"):
     """All steps in the order of the file; one that fails does not keep the rest from being run."""
     failed = 0
     for function in STEPS:
@@ -92,10 +94,10 @@ def run(session):
             function(session)
         except Exception:
             failed += tell(function)
-    finish(failed)
+    finish(failed, client)
 
 
-async def run_async(session):
+async def run_async(session, client=f"redis-py {redis.__version__}"):
     """As run, for steps that are coroutines."""
     failed = 0
     # Of a coroutine that waits, a dump of threads shows nothing.
@@ -105,7 +107,7 @@ async def run_async(session):
             await function(session)
         except Exception:
             failed += tell(function)
-    finish(failed)
+    finish(failed, client)
 
 
 def tell_tasks():
@@ -119,6 +121,10 @@ def tell(function):
     return 1
 
 
-def finish(failed):
-    print(f"{len(STEPS) - failed} of {len(STEPS)} steps passed")
+def finish(failed, client):
+    sys.stderr.flush()
+    if failed:
+        print(f"{failed} of {len(STEPS)} steps failed")
+    else:
+        print(f"OK {client}, {len(STEPS)} steps")
     sys.exit(1 if failed else 0)

@@ -1,114 +1,14 @@
-//! redis-py: the programs in tests/clients, each run against sidecache and, to hold the programs themselves to
-//! account, against the server alone.
+//! redis-py beside its sessions: passwords, and a restart of upstream.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use super::Pair;
-use crate::support::{Kind, Server, Sidecar, eventually};
+use super::programs::{Program, program, run};
+use crate::support::{Server, Sidecar, eventually};
 
 /// The library's default, which is RESP3, and RESP2.
-const PROTOCOLS: [&[&str]; 2] = [&[], &["--protocol", "2"]];
-
-/// The interpreter that has the pinned redis-py.
-#[track_caller]
-fn python() -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".deps/venv/bin/python");
-    assert!(path.exists(), "no redis-py at {}: run `make deps`", path.display());
-    path
-}
-
-/// One of the programs, as a client of `port` and, past it, of `outside`.
-#[track_caller]
-fn program(name: &str, port: u16, outside: u16, more: &[&str]) -> Command {
-    let mut command = Command::new(python());
-    command.arg("-B").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name));
-    command.args(["--port", &port.to_string(), "--outside", &outside.to_string()]).args(more);
-    command
-}
-
-/// Runs it to its end; fails the test with what it printed.
-#[track_caller]
-fn run(name: &str, port: u16, outside: u16, more: &[&str]) {
-    let ended = program(name, port, outside, more).output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
-    assert!(ended.status.success(), "{name} {more:?}: {}\n{out}{err}", ended.status);
-    assert!(out.contains("steps passed"), "{name} {more:?} ran no step:\n{out}{err}");
-}
-
-/// The session in every protocol, on a cold cache and again on what the first left in it.
-#[track_caller]
-fn run_twice(name: &str, kind: Kind, threads: usize) {
-    let Pair { server, sidecar } = Pair::start(kind, threads);
-    for protocol in PROTOCOLS {
-        for _ in ["cold", "warm"] {
-            run(name, sidecar.addr().port(), server.port(), protocol);
-        }
-    }
-    let hits = sidecar.metric("sidecache_commands_total{class=\"read\",outcome=\"hit\"}");
-    assert!(hits > 0.0, "the session was not served from the cache at all");
-}
-
-#[test]
-fn redis_py_runs_its_session_before_redis() {
-    run_twice("session.py", Kind::Redis, 1);
-}
-
-#[test]
-fn redis_py_runs_its_session_before_redis_with_four_workers() {
-    run_twice("session.py", Kind::Redis, 4);
-}
-
-#[test]
-fn redis_py_runs_its_session_before_valkey() {
-    run_twice("session.py", Kind::Valkey, 1);
-}
-
-#[test]
-fn redis_py_runs_its_session_before_valkey_with_four_workers() {
-    run_twice("session.py", Kind::Valkey, 4);
-}
-
-#[test]
-fn asyncio_redis_py_runs_its_session_before_redis() {
-    run_twice("session_async.py", Kind::Redis, 1);
-}
-
-#[test]
-fn asyncio_redis_py_runs_its_session_before_redis_with_four_workers() {
-    run_twice("session_async.py", Kind::Redis, 4);
-}
-
-#[test]
-fn asyncio_redis_py_runs_its_session_before_valkey() {
-    run_twice("session_async.py", Kind::Valkey, 1);
-}
-
-#[test]
-fn asyncio_redis_py_runs_its_session_before_valkey_with_four_workers() {
-    run_twice("session_async.py", Kind::Valkey, 4);
-}
-
-/// A step that fails here expects what Redis does not do.
-#[test]
-fn the_sessions_pass_without_sidecache_too() {
-    for server in Server::both() {
-        for name in ["session.py", "session_async.py", "own_cache.py"] {
-            run(name, server.port(), server.port(), &[]);
-        }
-    }
-}
-
-#[test]
-fn redis_pys_own_cache_works_on_top_of_ours() {
-    for (kind, threads) in super::everywhere() {
-        let Pair { server, sidecar } = Pair::start(kind, threads);
-        for _ in ["cold", "warm"] {
-            run("own_cache.py", sidecar.addr().port(), server.port(), &[]);
-        }
-    }
-}
+const PROTOCOLS: [&str; 2] = ["", "2"];
 
 #[test]
 fn redis_pys_password_is_judged_by_upstream() {
@@ -121,7 +21,7 @@ fn redis_pys_password_is_judged_by_upstream() {
         sidecar.allow_log("NOAUTH");
         for protocol in PROTOCOLS {
             for _ in ["cold", "warm"] {
-                run("login.py", sidecar.addr().port(), server.port(), protocol);
+                run("redis_py_login.py", sidecar.addr().port(), server.port(), protocol);
             }
         }
     }
@@ -133,7 +33,9 @@ fn redis_py_gets_over_a_restart_of_upstream_by_its_own_retries() {
         let Pair { server, sidecar } = Pair::start(kind, threads);
         sidecar.allow_log("upstream");
         for protocol in PROTOCOLS {
-            let mut command = program("restart.py", sidecar.addr().port(), server.port(), protocol);
+            let Program { mut command, .. } = program("redis_py_restart.py");
+            command.args([sidecar.addr().port().to_string(), server.port().to_string()]);
+            command.args(Some(protocol).filter(|protocol| !protocol.is_empty()));
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut client = command.spawn().unwrap();
             let mut ready = String::new();

@@ -25,6 +25,12 @@ class Session:
 
 
 @step
+def it_reads_what_is_kept(s):
+    equal([s.plain.getrange("kept", 0, -1) for _ in range(4)], [b"kept"] * 4)
+    equal([s.caching.get("kept") for _ in range(4)], [b"kept"] * 4)
+
+
+@step
 def it_keeps_what_it_read(s):
     s.plain.set("own", "1")
     equal(s.caching.get("own"), b"1")

@@ -23,6 +23,11 @@ class Session:
 
 
 @step
+async def reads_what_is_kept(s):
+    equal([await s.client.getrange("kept", 0, -1) for _ in range(4)], [b"kept"] * 4)
+
+
+@step
 async def reads_and_writes(s):
     equal(await s.client.ping(), True)
     await s.client.delete("aa", "ah")
@@ -159,6 +164,16 @@ async def ten_megabytes(s):
     got = await asyncio.gather(*(s.client.get("abig") for _ in range(4)), s.client.ping())
     equal(got[:4], [value] * 4)
     await s.client.delete("abig")
+
+
+@step
+async def comes_back_after_being_cut(s):
+    await s.client.set("acut", "before")
+    async with s.connect() as killer:
+        assert await killer.client_kill_filter(_type="normal", skipme=True) >= 1
+        equal(await asyncio.gather(*(s.client.get("acut") for _ in range(10))), [b"before"] * 10)
+        equal(await s.client.set("acut", "after"), True)
+        equal(await s.client.get("acut"), b"after")
 
 
 @step

@@ -39,6 +39,11 @@ def connects(s):
 
 
 @step
+def reads_what_is_kept(s):
+    equal([s.client.getrange("kept", 0, -1) for _ in range(4)], [b"kept"] * 4)
+
+
+@step
 def writes_and_reads(s):
     s.client.delete("a", "h", "l", "s", "z")
     equal(s.client.get("a"), None)
@@ -221,7 +226,7 @@ def blocking_pops(s):
     popped = []
     waiting = threading.Thread(target=lambda: popped.append(s.client.blpop(["q", "q2"], timeout=20)))
     waiting.start()
-    until(lambda: any(c["cmd"] == "blpop" for c in s.outside.client_list()))
+    until(lambda: any("b" in c["flags"] and c["cmd"] == "blpop" for c in s.outside.client_list()))
     equal(s.client.rpush("q2", "woken"), 1)
     waiting.join(10)
     equal([tuple(p) for p in popped], [(b"q2", b"woken")])
@@ -244,7 +249,7 @@ def stream_groups(s):
     read = []
     waiting = threading.Thread(target=lambda: read.append(s.client.xreadgroup("g", "me", {"st": ">"}, block=20000)))
     waiting.start()
-    until(lambda: any(c["cmd"] == "xreadgroup" for c in s.outside.client_list()))
+    until(lambda: any("b" in c["flags"] and c["cmd"] == "xreadgroup" for c in s.outside.client_list()))
     second = s.client.xadd("st", {"n": "2"})
     waiting.join(10)
     equal([entries(r) for r in read], [[(second, {b"n": b"2"})]])
@@ -392,6 +397,24 @@ def a_lock(s):
 
     in_threads(4, work)
     equal(count[0], 20)
+
+
+@step
+def comes_back_after_being_cut(s):
+    s.client.set("cut", "before")
+    killer = s.connect()
+    assert killer.client_kill_filter(_type="normal", skipme=True) >= 1
+    equal(s.client.get("cut"), b"before")
+    equal(s.client.set("cut", "after"), True)
+    equal(s.client.pipeline().get("cut").execute(), [b"after"])
+    with s.client.pubsub(ignore_subscribe_messages=True) as sub:
+        sub.subscribe("cut")
+        sub.get_message(timeout=5)
+        host, port = sub.connection._sock.getsockname()
+        equal(killer.client_kill(f"{host}:{port}"), True)
+        equal(sub.get_message(timeout=0.01), None)
+        until(lambda: s.client.publish("cut", "again") >= 1)
+        equal(next_of(sub)["data"], b"again")
 
 
 @step
