@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::support::resp::{encode, words};
 use crate::support::{Server, Sidecar, V, eventually};
 
 #[test]
@@ -57,8 +58,26 @@ fn an_exhausted_pool_is_a_clear_error_in_time_and_shows_in_its_numbers() {
     assert_eq!(sidecar.metric(r#"sidecache_errors_total{kind="pool_exhausted"}"#), 2.0);
     // One is given back, and the third gets it.
     assert_eq!(watchers[0].line("UNWATCH"), V::Simple("OK".into()));
+    third.expect_closed();
+    third = sidecar.conn();
     assert_eq!(third.line("WATCH k"), V::Simple("OK".into()));
     assert_eq!(third.line("GET k"), V::Nil);
+}
+
+#[test]
+fn what_stands_behind_a_multi_or_watch_that_got_no_connection_is_not_executed() {
+    let server = Server::redis();
+    let sidecar = Sidecar::start(&server, "upstream.pool.max = 1\nupstream.pool.wait_timeout = '50ms'");
+    let mut holder = sidecar.conn();
+    assert_eq!(holder.line("WATCH k"), V::Simple("OK".into()));
+    // A block with a SELECT does not ride the lane.
+    for lines in [&["MULTI", "SELECT 0", "SET k 1", "EXEC"][..], &["WATCH j", "SET k 1"]] {
+        let mut conn = sidecar.conn();
+        conn.send_raw(&lines.iter().flat_map(|line| encode(&words(line))).collect::<Vec<u8>>());
+        assert!(conn.value().text().contains("upstream.pool.max"), "{lines:?}");
+        conn.expect_closed();
+    }
+    assert_eq!(server.outside("EXISTS k").int(), 0);
 }
 
 #[test]

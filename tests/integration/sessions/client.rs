@@ -2,6 +2,7 @@
 
 use super::Pair;
 use crate::support::redis::Kind;
+use crate::support::resp::Stream;
 use crate::support::wait::eventually_some;
 use crate::support::{Conn, Server, Sidecar, V, eventually};
 
@@ -108,6 +109,25 @@ fn ids_lists_and_kills_are_about_the_sidecars_own_clients() {
     assert_eq!(a.line(&format!("CLIENT KILL {address}")), V::Simple("OK".into()));
     c.expect_closed();
     assert_eq!(a.line("CLIENT KILL TYPE normal").int(), 0, "SKIPME is the default");
+}
+
+#[test]
+fn who_hears_that_a_client_was_killed_finds_it_closed() {
+    let server = Server::redis();
+    for threads in [1, 2] {
+        let sidecar = Sidecar::start(&server, &format!("threads = {threads}"));
+        let mut killer = sidecar.conn();
+        killer.line("PING");
+        for _ in 0..5 {
+            let victims: Vec<Conn> = (0..100).map(|_| sidecar.conn3()).collect();
+            assert_eq!(killer.line("CLIENT KILL TYPE normal").int(), 100);
+            for victim in victims {
+                let Stream::Tcp(socket) = victim.writer() else { unreachable!() };
+                socket.set_nonblocking(true).unwrap();
+                assert_eq!(socket.peek(&mut [0]).ok(), Some(0));
+            }
+        }
+    }
 }
 
 #[test]

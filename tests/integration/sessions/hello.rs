@@ -185,6 +185,20 @@ fn select_is_answered_by_upstream_and_only_its_own_client_is_moved() {
 }
 
 #[test]
+fn the_resp_version_changes_on_a_connection_of_ones_own_too() {
+    let server = Server::redis();
+    let sidecar = Sidecar::start(&server, "upstream.pool.max = 1");
+    let mut pair = Pair::new(&sidecar, &server);
+    pair.alike("WATCH k");
+    pair.all_alike(&["HELLO 3", "HGETALL k", "HELLO 3 SETNAME", "HELLO 4", "GET k", "UNWATCH", "HGETALL k"]);
+    // The next one who has that connection speaks as it likes.
+    let mut next = Pair::new(&sidecar, &server);
+    next.all_alike(&["WATCH k", "HGETALL k", "UNWATCH"]);
+    pair.all_alike(&["CLIENT TRACKING on", "HGETALL k"]);
+    pair.all_alike(&["HELLO 2", "HGETALL k", "PING"]);
+}
+
+#[test]
 fn reset_makes_a_client_a_new_one() {
     let server = Server::redis();
     let twin = Server::redis();
