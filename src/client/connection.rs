@@ -344,6 +344,7 @@ impl Connection {
             return Poll::Ready(Err(Over));
         }
         match until {
+            Until::Read if self.session.closing.get() => Poll::Ready(Ok(())),
             Until::Read => self.poll_read(cx),
             Until::Room if self.has_half_room() => Poll::Ready(Ok(())),
             Until::Settled if self.session.replies.borrow().is_settled() => Poll::Ready(Ok(())),

@@ -134,9 +134,9 @@ impl Connection {
                 self.worker.cells.command(class, Outcome::Failed);
                 self.answer(&reply);
                 self.session.spoken();
-                // What follows would be executed by itself, and unguarded.
+                // What follows would be executed by itself, and unguarded; nothing is of who has yet to log in.
                 let begins = row.is_some_and(|row| matches!(row.name, "multi" | "watch"));
-                return if begins { self.farewell().await } else { Ok(()) };
+                return if begins && !reply.starts_with(b"-NOAUTH") { self.farewell().await } else { Ok(()) };
             }
         };
         self.session.card.upstream_id.store(checked.connection.ready.connection_id, Ordering::Relaxed);

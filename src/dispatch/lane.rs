@@ -139,6 +139,15 @@ pub enum Trouble {
 // === impl Waiter ===
 
 impl Waiter {
+    /// The clients that wait.
+    pub fn sessions(&self) -> Vec<Rc<Session>> {
+        match self {
+            Waiter::Reply(ticket, ..) | Waiter::Snapshot(_, ticket) => vec![Rc::clone(&ticket.session)],
+            Waiter::Fetch(flight) => flight.waiters.borrow().iter().map(|ticket| Rc::clone(&ticket.session)).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether the reply is that of an EXEC.
     pub fn ends_block(&self) -> bool {
         matches!(self, Waiter::Reply(_, _, After::Exec(_)) | Waiter::Tombstone(After::Exec(_)))

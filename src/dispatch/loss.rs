@@ -118,7 +118,13 @@ impl Worker {
             tracing::warn!(upstream = %self.settings.topology, db = lane.db, cause = %error, "no connection to upstream");
         }
         if let Trouble::Refused(line) = &trouble {
+            // A user who could log in once and cannot any more: as upstream does, its clients are let go.
+            let expelled =
+                matches!(error, HandshakeError::Auth(_)) && lane.identity != 0 && lane.connection_id.get() != 0;
             for owed in driver.give_up() {
+                if expelled {
+                    owed.waiter.sessions().iter().for_each(|session| session.let_go());
+                }
                 self.fail(lane, owed.waiter, line);
             }
         }

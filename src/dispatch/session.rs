@@ -202,6 +202,12 @@ impl Session {
         self.wake();
     }
 
+    /// Is closed when it has read what it is owed.
+    pub fn let_go(&self) {
+        self.closing.set(true);
+        self.wake();
+    }
+
     /// Writes what the socket takes. A task waiting for replies to be in, or for room, is woken.
     pub fn flush(&self) -> Flushed {
         if self.closed.get() {

@@ -134,6 +134,9 @@ fn a_right_taken_away_or_a_user_deleted_through_the_sidecar_ends_its_hits() {
             assert!(matches!(reply, V::Error(_)), "{how}: {reply:?}");
             reply.text().starts_with("NOPERM") || reply.text().starts_with("WRONGPASS")
         });
+        if how.contains("DELUSER") {
+            alice.expect_closed();
+        }
     }
 }
 
