@@ -15,6 +15,9 @@ pub enum Error {
     /// `require_auth`, and the client has not authenticated.
     #[error("NOAUTH Authentication required.")]
     NoAuth,
+    /// The same, to EXEC: Redis's own text.
+    #[error("EXECABORT Transaction discarded because of: NOAUTH Authentication required.")]
+    ExecNoAuth,
     /// HELLO without AUTH where authentication is required; Redis's own text, with what later versions have put in.
     #[error(
         "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO {0}AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time"
@@ -152,7 +155,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Protocol(_) => ErrorKind::Protocol,
-            Error::NoAuth | Error::HelloNoAuth(_) => ErrorKind::NoAuth,
+            Error::NoAuth | Error::ExecNoAuth | Error::HelloNoAuth(_) => ErrorKind::NoAuth,
             Error::Refused { .. } => ErrorKind::Refused,
             Error::Unreachable { .. } | Error::NotSent { .. } => ErrorKind::Unreachable,
             Error::Lost { .. } => ErrorKind::Lost,

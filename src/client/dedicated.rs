@@ -130,8 +130,11 @@ impl Connection {
         let kind = pool_for(class, row);
         let mut checked = match self.check_out(kind).await {
             Ok(checked) => checked,
-            Err(reply) => {
+            Err(mut reply) => {
                 self.worker.cells.command(class, Outcome::Failed);
+                if reply.starts_with(b"-NOAUTH") && row.is_some_and(|row| row.name == "exec") {
+                    reply = Error::ExecNoAuth.reply();
+                }
                 self.answer(&reply);
                 self.session.spoken();
                 // What follows would be executed by itself, and unguarded; nothing is of who has yet to log in.

@@ -80,7 +80,8 @@ impl Worker {
     pub fn dispatch(&self, session: &Rc<Session>, args: &Args<'_>) -> Flow {
         let Some(row) = look_up(args) else { return self.unknown(session, args) };
         if !session.authenticated.get() && !matches!(row.name, "auth" | "hello" | "quit" | "reset") {
-            return self.refuse(session, Class::Local, &Error::NoAuth);
+            let error = if row.name == "exec" { Error::ExecNoAuth } else { Error::NoAuth };
+            return self.refuse(session, Class::Local, &error);
         }
         if session.careful.get()
             && let Some(flow) = self.while_subscribed(session, row, args)

@@ -50,10 +50,12 @@ fn a_sidecar_started_before_its_upstream_says_so_and_serves_once_it_is_there() {
     allow_loss(&sidecar);
     assert_eq!((is_ready(&sidecar), sidecar.http("/livez").0), (false, 200));
     let mut conn = sidecar.conn();
+    let mut watcher = sidecar.conn();
     for line in ["GET k", "SET k 1", "EVAL return(1) 0", "BLPOP k 0", "WATCH k", "MGET a b", "NOSUCH"] {
-        let text = error_in_time(&mut conn, line);
+        let text = error_in_time(if line == "WATCH k" { &mut watcher } else { &mut conn }, line);
         assert!(text.contains("unreachable") && text.contains("not executed"), "{line}: {text}");
     }
+    watcher.expect_closed();
     server.restart();
     // Nobody asks: whether upstream is back must show all the same.
     eventually("it is ready", || is_ready(&sidecar));

@@ -57,6 +57,7 @@ fn before_authentication_everything_is_answered_as_upstream_does() {
             "HELLO 2",
             "SELECT 1",
             "MULTI",
+            "EXEC",
             "SUBSCRIBE a",
             "CLIENT SETNAME x",
         ]);
