@@ -111,11 +111,13 @@ fn who_comes_later_gets_nothing_from_before_and_who_has_left_nothing_from_after(
     early.send(&["UNSUBSCRIBE", "ch"]);
     early.send(&["PING"]);
     lanes().iter().for_each(|lane| lane.resume(Dir::ToClient));
+    assert_eq!(early.value().items()[2].text(), "before", "it was published while it was subscribed");
     assert_eq!(early.value().items()[0].text(), "unsubscribe");
-    assert_eq!(early.value(), V::Simple("PONG".into()), "and no message before it");
+    assert_eq!(early.value(), V::Simple("PONG".into()));
     assert_eq!(late.value().items()[0].text(), "subscribe");
     server.outside("PUBLISH ch after");
     assert_eq!(late.value().items()[2].text(), "after");
+    assert_eq!(early.line("PING"), V::Simple("PONG".into()), "and nothing before it");
 }
 
 #[test]
@@ -260,4 +262,88 @@ fn the_resp_version_may_change_while_subscribed() {
     through.line("HELLO 2");
     server.outside("PUBLISH p x");
     assert!(matches!(through.value(), V::Array(_)));
+}
+
+#[test]
+fn what_is_published_before_unsubscribing_is_heard_before_its_confirmation() {
+    let server = Server::redis();
+    let sidecar = Sidecar::start(&server, "threads = 1");
+    let (mut alone, mut one, mut two) = (sidecar.conn3(), sidecar.conn3(), sidecar.conn());
+    two.line("SUBSCRIBE shared");
+    for round in 0..100 {
+        for (subscriber, channel) in [(&mut alone, "own"), (&mut one, "shared")] {
+            subscriber.line(&format!("SUBSCRIBE {channel}"));
+            subscriber.send(&["PUBLISH", channel, "x"]);
+            subscriber.send(&["UNSUBSCRIBE", channel]);
+            let heard: Vec<V> = (0..3).map(|_| subscriber.value()).collect();
+            let words: Vec<String> =
+                heard.iter().filter(|value| matches!(value, V::Push(_))).map(|push| push.items()[0].text()).collect();
+            assert_eq!(words, ["message", "unsubscribe"], "round {round}: {heard:?}");
+        }
+        assert_eq!(two.value().items()[2].text(), "x");
+    }
+}
+
+#[test]
+fn who_becomes_another_user_has_each_subscription_once() {
+    let server = Server::redis();
+    server.outside("ACL SETUSER other on >secret ~* &* +@all");
+    let sidecar = Sidecar::start(&server, "threads = 1");
+    let mut subscriber = sidecar.conn3();
+    subscriber.line("SUBSCRIBE ch");
+    ok(&mut subscriber, "AUTH other secret");
+    assert_eq!(subscriber.line("SUBSCRIBE ch").items()[2].int(), 1);
+    server.outside("PUBLISH ch once");
+    assert_eq!(subscriber.value().items()[2].text(), "once");
+    let end = subscriber.line("UNSUBSCRIBE ch");
+    assert_eq!((end.items()[0].text().as_str(), end.items()[2].int()), ("unsubscribe", 0), "{end:?}");
+    eventually("nobody is left", || subscribed_upstream(&server) == 0);
+    for side in ["client", "upstream"] {
+        let series = format!("sidecache_subscriptions{{side=\"{side}\"}}");
+        eventually("none is counted", || sidecar.metric(&series) == 0.0);
+    }
+}
+
+#[test]
+fn many_names_at_once_are_shared_as_others_are() {
+    let server = Server::redis();
+    let sidecar = Sidecar::start(&server, "upstream.large_request_bytes = '1KiB'");
+    let names: Vec<String> = (0..200).map(|i| format!("channel:{i}")).collect();
+    let many: Vec<&str> = std::iter::once("SUBSCRIBE").chain(names.iter().map(String::as_str)).collect();
+    for mut subscriber in [sidecar.conn(), sidecar.conn3()] {
+        assert_eq!(subscriber.line("SUBSCRIBE ch").items()[2].int(), 1);
+        if matches!(subscriber.line("PING"), V::Simple(_)) {
+            // RESP3: the same on a connection of its own.
+            ok(&mut subscriber, "WATCH k");
+        }
+        subscriber.send(&many);
+        for i in 0..200 {
+            assert_eq!(subscriber.value().items()[2].int(), i + 2);
+        }
+        assert_eq!(subscriber.line("UNSUBSCRIBE ch").items()[2].int(), 200);
+        server.outside("PUBLISH ch unheard");
+        server.outside("PUBLISH channel:7 heard");
+        assert_eq!(subscriber.value().items()[2].text(), "heard");
+    }
+}
+
+#[test]
+fn nothing_stays_subscribed_if_the_last_one_left_while_another_was_refused() {
+    let server = Server::redis();
+    server.outside("ACL SETUSER limited on >secret ~* +@all resetchannels &mine*");
+    let link = Link::to(server.addr());
+    let sidecar = Sidecar::start(&link, "threads = 1");
+    let (mut first, mut second) = (sidecar.conn(), sidecar.conn());
+    ok(&mut first, "AUTH limited secret");
+    ok(&mut second, "AUTH limited secret");
+    first.line("SUBSCRIBE mine");
+    let shared = &link.those(|connection| connection.said(Dir::ToServer, "SUBSCRIBE"))[0];
+    shared.hold(Dir::ToServer);
+    second.send(&["SUBSCRIBE", "mine", "other"]);
+    eventually("it is under way", || shared.said(Dir::ToServer, "other"));
+    first.send(&["UNSUBSCRIBE", "mine"]);
+    shared.resume(Dir::ToServer);
+    assert!(matches!(second.value(), V::Error(_)));
+    assert_eq!(first.value().items()[0].text(), "unsubscribe");
+    eventually("nobody is left", || subscribed_upstream(&server) == 0);
 }
