@@ -347,3 +347,25 @@ fn nothing_stays_subscribed_if_the_last_one_left_while_another_was_refused() {
     assert_eq!(first.value().items()[0].text(), "unsubscribe");
     eventually("nobody is left", || subscribed_upstream(&server) == 0);
 }
+
+#[test]
+fn receivers_are_counted_by_patterns_with_the_servers_own_corners() {
+    let patterns =
+        ["", "*", "**", "?", "a*", "*a", "[", "[^", "[a", "[^a", "[]a", "[a-", "[c-a]", "\\", "a\\", "[\\]]", "\\*"];
+    let channels = ["", "a", "b", "*", "[", "]", "^", "-", "\\", "a\\", "ba", "[a"];
+    for kind in KINDS {
+        let server = Server::with(kind, &[]);
+        let sidecar = Sidecar::start(&server, "");
+        let (mut one, mut two, mut inside) = (sidecar.conn(), sidecar.conn(), sidecar.conn());
+        for subscriber in [&mut one, &mut two] {
+            for pattern in patterns {
+                subscriber.ask(&["PSUBSCRIBE", pattern]);
+            }
+        }
+        let mut outside = server.conn();
+        for channel in channels {
+            let upstream = outside.ask(&["PUBLISH", channel, "x"]).int();
+            assert_eq!(inside.ask(&["PUBLISH", channel, "x"]).int(), 2 * upstream, "{channel:?}");
+        }
+    }
+}
