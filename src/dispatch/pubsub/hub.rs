@@ -317,8 +317,8 @@ impl Worker {
         };
         self.peers.audience.change(topic, &name, i64::from(new), i64::from(first));
         if session.is_closed() {
-            hub.leave(topic, &name, session.card.id);
-            return;
+            // It may have been subscribed to it already.
+            return self.leave(hub, session, topic, &name);
         }
         let before = session.subscriptions.borrow_mut().names[topic as usize].insert(name.clone(), Rc::clone(hub));
         if let Some(before) = before.filter(|before| !Rc::ptr_eq(before, hub)) {

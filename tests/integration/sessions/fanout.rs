@@ -369,3 +369,33 @@ fn receivers_are_counted_by_patterns_with_the_servers_own_corners() {
         }
     }
 }
+
+#[test]
+fn who_is_closed_between_a_message_and_a_confirmation_is_counted_no_more() {
+    let times = std::sync::atomic::AtomicUsize::new(0);
+    let upstream = Scripted::start(move |turn| {
+        while let Some(command) = turn.next() {
+            match command.join(" ").as_str() {
+                "SUBSCRIBE ch" => {
+                    let confirmation = ">3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n";
+                    let text = "x".repeat(10_000);
+                    let message = format!(">3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$10000\r\n{text}\r\n");
+                    let again = times.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0;
+                    turn.reply(if again { message + confirmation } else { confirmation.into() });
+                }
+                "unsubscribe ch" => turn.reply(">3\r\n$11\r\nunsubscribe\r\n$2\r\nch\r\n:0\r\n"),
+                _ => turn.reply("-ERR unknown command\r\n"),
+            }
+        }
+    });
+    let limits = "client.output_pause_bytes = 4096\nclient.output_limit_bytes = 8192";
+    let sidecar = Sidecar::start(&upstream, &format!("threads = 1\ncache.mode = 'off'\n{limits}"));
+    sidecar.allow_log("does not read its replies");
+    let mut subscriber = sidecar.conn3();
+    subscriber.line("SUBSCRIBE ch");
+    let side = |side: &str| sidecar.metric(&format!("sidecache_subscriptions{{side=\"{side}\"}}"));
+    eventually("it is counted", || side("client") == 1.0);
+    subscriber.send(&["SUBSCRIBE", "ch"]);
+    subscriber.expect_closed();
+    eventually("none is counted", || (side("client"), side("upstream")) == (0.0, 0.0));
+}
