@@ -17,6 +17,7 @@ use super::connection::{Connection, Over, Until};
 use super::effects::{Expect, Standing};
 use super::registry::BLOCKED;
 use crate::command::{Row, look_up};
+use crate::dispatch::Flow;
 use crate::error::Error;
 use crate::limits::AUTHENTICATED;
 use crate::protocol::{Args, RequestParser, encode};
@@ -299,8 +300,9 @@ impl Connection {
         let class = row.map_or(Class::Unknown, |row| row.class(args));
         if class == Class::Subscribe && self.session.is_subscribed() && checked.standing.shares_subscriptions() {
             self.wait_for_replies(checked).await?;
-            self.worker.dispatch(&self.session, args);
-            return self.wait(Until::Settled).await;
+            if matches!(self.worker.dispatch(&self.session, args), Flow::Next) {
+                return self.wait(Until::Settled).await;
+            }
         }
         self.send_dedicated(checked, class, args);
         Ok(())

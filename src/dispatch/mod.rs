@@ -92,7 +92,8 @@ impl Worker {
             Ok(class) => class,
             Err(refusal) => return self.refused(session, row.name.replace('|', " "), refusal),
         };
-        if args.raw.len() > self.settings.upstream.large_request_bytes {
+        // However many names: a client's subscriptions lie together.
+        if args.raw.len() > self.settings.upstream.large_request_bytes && class != Class::Subscribe {
             return Flow::Dedicated(class);
         }
         match class {

@@ -3,6 +3,10 @@
 
 /// Whether the pattern matches the whole name. Takes at most the product of both lengths in steps.
 pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    if name.is_empty() {
+        // Not even `*` matches it.
+        return pattern.is_empty();
+    }
     let (mut p, mut n) = (0, 0);
     // Where the last `*` stands, and how far the name was when it was met: it takes one byte more at each return.
     let mut star: Option<(usize, usize)> = None;
@@ -74,7 +78,7 @@ mod tests {
     #[test]
     fn patterns_match_as_in_redis() {
         let yes = [
-            ("*", ""),
+            ("*", "x"),
             ("", ""),
             ("h?llo", "hallo"),
             ("h*o", "heeeello"),
@@ -94,7 +98,7 @@ mod tests {
             assert!(matches(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
         }
         for (pattern, name) in
-            [("a", ""), ("", "a"), ("?", ""), ("a*b", "ac"), ("[^a]", "a"), ("\\*", "x"), ("a*", "ba")]
+            [("a", ""), ("*", ""), ("", "a"), ("?", ""), ("a*b", "ac"), ("[^a]", "a"), ("\\*", "x"), ("a*", "ba")]
         {
             assert!(!matches(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
         }

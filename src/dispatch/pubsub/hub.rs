@@ -41,11 +41,29 @@ pub struct Hub {
 #[derive(Default)]
 struct Listeners {
     /// Those who have been confirmed, by id.
-    clients: BTreeMap<u64, Rc<Session>>,
+    clients: BTreeMap<u64, Listener>,
     /// Those whose confirmations are under way.
     coming: usize,
     /// Whether upstream has confirmed it.
     confirmed: bool,
+}
+
+/// One of them.
+struct Listener {
+    session: Rc<Session>,
+    /// It has unsubscribed: what upstream sends before it has heard of that is still this client's.
+    leaving: bool,
+}
+
+/// What upstream is to confirm.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// That it is subscribed to.
+    Begins,
+    /// That it is not any more.
+    Ends,
+    /// That it has come so far: one client leaves and others stay.
+    Passes,
 }
 
 /// A confirmation that upstream owes.
@@ -53,7 +71,7 @@ struct Owed {
     /// Which command it belongs to: if that fails, all of its are over.
     command: u64,
     topic: Topic,
-    begins: bool,
+    step: Step,
     name: Bytes,
     /// Who gets it, and what it is if that is known already.
     to: Option<(Ticket, Option<Vec<u8>>)>,
@@ -68,29 +86,58 @@ impl Hub {
         for (name, ticket) in asked {
             self.listeners.borrow_mut()[topic as usize].entry(name.clone()).or_default().coming += 1;
             let to = Some((ticket, None));
-            self.owed.borrow_mut().push_back(Owed { command, topic, begins: true, name, to });
+            self.owed.borrow_mut().push_back(Owed { command, topic, step: Step::Begins, name, to });
         }
     }
 
-    /// Nobody wants this any more; upstream's confirmation releases the client's.
-    pub(super) fn unsubscribe(&self, topic: Topic, name: Bytes, to: Option<(Ticket, Vec<u8>)>) {
+    /// A client does not want this any more. It gets what upstream sends before it has heard of that, then this reply.
+    pub(super) fn unsubscribe(&self, topic: Topic, name: Bytes, ticket: Ticket, reply: Vec<u8>) {
+        let mut is_last = false;
+        if let Some(listeners) = self.listeners.borrow_mut()[topic as usize].get_mut(&name) {
+            if let Some(client) = listeners.clients.get_mut(&ticket.session.card.id) {
+                client.leaving = true;
+            }
+            is_last = listeners.are_forsaken();
+        }
+        let to = Some((ticket, Some(reply)));
+        if is_last {
+            return self.end(topic, name, to);
+        }
+        let mut raw = BytesMut::new();
+        encode::request(&mut raw, &["PING"]);
+        let command = self.write(&raw);
+        self.owed.borrow_mut().push_back(Owed { command, topic, step: Step::Passes, name, to });
+    }
+
+    /// Nobody wants this any more.
+    fn end(&self, topic: Topic, name: Bytes, to: Option<(Ticket, Option<Vec<u8>>)>) {
         let mut raw = BytesMut::new();
         encode::request(&mut raw, &[topic.word(false).as_bytes(), &name]);
         let command = self.write(&raw);
-        let to = to.map(|(ticket, reply)| (ticket, Some(reply)));
-        self.owed.borrow_mut().push_back(Owed { command, topic, begins: false, name, to });
+        self.owed.borrow_mut().push_back(Owed { command, topic, step: Step::Ends, name, to });
     }
 
-    /// A client leaves: whether it was here, and whether nobody is left.
-    pub(super) fn leave(&self, topic: Topic, name: &Bytes, id: u64) -> (bool, bool) {
+    /// A client that nobody can tell anything any more leaves at once; whether it was here.
+    pub(super) fn leave(&self, topic: Topic, name: &Bytes, id: u64) -> bool {
         let of_topic = &mut self.listeners.borrow_mut()[topic as usize];
-        let Some(listeners) = of_topic.get_mut(name) else { return (false, false) };
+        let Some(listeners) = of_topic.get_mut(name) else { return false };
         let left = listeners.clients.remove(&id).is_some();
-        let is_last = listeners.clients.is_empty() && listeners.coming == 0;
-        if is_last {
+        if listeners.are_forsaken() {
+            if listeners.clients.is_empty() {
+                of_topic.remove(name);
+            }
+            self.end(topic, name.clone(), None);
+        }
+        left
+    }
+
+    /// Forgets a name that neither anybody wants nor upstream sends.
+    fn tidy(&self, topic: Topic, name: &Bytes) {
+        let of_topic = &mut self.listeners.borrow_mut()[topic as usize];
+        let is_over = |of: &Listeners| of.clients.is_empty() && of.coming == 0 && !of.confirmed;
+        if of_topic.get(name).is_some_and(is_over) {
             of_topic.remove(name);
         }
-        (left, is_last)
     }
 
     fn write(&self, raw: &[u8]) -> u64 {
@@ -102,6 +149,15 @@ impl Hub {
 
     fn is_idle(&self) -> bool {
         self.owed.borrow().is_empty() && self.listeners.borrow().iter().all(HashMap::is_empty)
+    }
+}
+
+// === impl Listeners ===
+
+impl Listeners {
+    /// Whether nobody wants it, or is about to.
+    fn are_forsaken(&self) -> bool {
+        self.coming == 0 && self.clients.values().all(|client| client.leaving)
     }
 }
 
@@ -160,12 +216,13 @@ impl Worker {
                     return self.count(&Error::Lost { upstream, cause });
                 }
             };
-            patience = Instant::now();
             let mut pieces = vec![piece];
             while let Ok(Some(piece)) = connection.buffered_reply() {
                 pieces.push(piece);
             }
             self.take_news(hub, &mut connection, &pieces).await;
+            // What came while fences were awaited has not been looked for.
+            patience = Instant::now();
         }
     }
 
@@ -208,7 +265,10 @@ impl Worker {
                     self.confirmed(hub, topic, begins, &name.unwrap_or_default());
                 }
                 None if matches!(value.first(), Some(b'-' | b'!')) => self.refused_by_upstream(hub, value),
-                None => {}
+                None => {
+                    let owed = hub.owed.borrow_mut().pop_front_if(|owed| owed.step == Step::Passes);
+                    owed.into_iter().for_each(|owed| self.has_left(hub, owed));
+                }
             }
         }
         self.flush();
@@ -217,7 +277,7 @@ impl Worker {
     /// A message goes to all who are subscribed.
     fn pass_on(&self, hub: &Hub, topic: Topic, name: &[u8], message: &Bytes) {
         let sessions: Vec<Rc<Session>> = match hub.listeners.borrow()[topic as usize].get(name) {
-            Some(listeners) => listeners.clients.values().map(Rc::clone).collect(),
+            Some(listeners) => listeners.clients.values().map(|client| Rc::clone(&client.session)).collect(),
             None => return,
         };
         self.cells.add(Counter::Messages, sessions.len() as u64);
@@ -231,16 +291,12 @@ impl Worker {
     }
 
     fn confirmed(&self, hub: &Rc<Hub>, topic: Topic, begins: bool, name: &[u8]) {
-        let is_owed = |owed: &Owed| owed.topic == topic && owed.begins == begins && owed.name == name;
+        let step = if begins { Step::Begins } else { Step::Ends };
+        let is_owed = |owed: &Owed| owed.topic == topic && owed.step == step && owed.name == name;
         let owed = hub.owed.borrow_mut().pop_front_if(|owed| is_owed(owed));
         match owed {
             Some(owed) if begins => self.has_subscribed(hub, owed),
-            Some(owed) => {
-                self.peers.audience.change(topic, name, 0, -1);
-                if let Some((ticket, Some(reply))) = owed.to {
-                    self.confirm_with(&ticket, &reply);
-                }
-            }
+            Some(owed) => self.has_left(hub, owed),
             // Upstream has ended it by itself, as it does when a slot moves away.
             None if !begins => self.ended_by_upstream(hub, topic, name),
             None => {}
@@ -255,26 +311,45 @@ impl Worker {
             let Some(listeners) = of_topic.get_mut(&name) else { return };
             listeners.coming = listeners.coming.saturating_sub(1);
             let first = !std::mem::replace(&mut listeners.confirmed, true);
-            let new = !session.is_closed() && listeners.clients.insert(session.card.id, Rc::clone(session)).is_none();
+            let client = || Listener { session: Rc::clone(session), leaving: false };
+            let new = !session.is_closed() && listeners.clients.insert(session.card.id, client()).is_none();
             (first, new)
         };
         self.peers.audience.change(topic, &name, i64::from(new), i64::from(first));
         if session.is_closed() {
-            if hub.leave(topic, &name, session.card.id).1 {
-                hub.unsubscribe(topic, name, None);
-            }
-            return;
+            // It may have been subscribed to it already.
+            return self.leave(hub, session, topic, &name);
         }
-        session.subscriptions.borrow_mut().names[topic as usize].insert(name.clone(), Rc::clone(hub));
+        let before = session.subscriptions.borrow_mut().names[topic as usize].insert(name.clone(), Rc::clone(hub));
+        if let Some(before) = before.filter(|before| !Rc::ptr_eq(before, hub)) {
+            // It was another user then, and has one subscription only.
+            self.leave(&before, session, topic, &name);
+        }
         let reply = confirmation(session, topic, true, Some(&name));
         self.confirm_with(&ticket, &reply);
+    }
+
+    /// What a client, or all, wanted no more has come to its end.
+    fn has_left(&self, hub: &Hub, owed: Owed) {
+        let Owed { topic, step, name, to, .. } = owed;
+        let hubs = i64::from(step == Step::Ends);
+        let mut left = None;
+        if let Some(listeners) = hub.listeners.borrow_mut()[topic as usize].get_mut(&name) {
+            left = to.as_ref().and_then(|(ticket, _)| listeners.clients.remove(&ticket.session.card.id));
+            listeners.confirmed &= step != Step::Ends;
+        }
+        hub.tidy(topic, &name);
+        self.peers.audience.change(topic, &name, -i64::from(left.is_some()), -hubs);
+        if let Some((ticket, Some(reply))) = to {
+            self.confirm_with(&ticket, &reply);
+        }
     }
 
     fn ended_by_upstream(&self, hub: &Hub, topic: Topic, name: &[u8]) {
         let Some(listeners) = hub.listeners.borrow_mut()[topic as usize].remove(name) else { return };
         let hubs = i64::from(listeners.confirmed);
         self.peers.audience.change(topic, name, -(listeners.clients.len() as i64), -hubs);
-        for session in listeners.clients.values() {
+        for Listener { session, .. } in listeners.clients.values() {
             session.subscriptions.borrow_mut().names[topic as usize].remove(name);
             session.note_subscriptions();
             self.interject(session, &confirmation(session, topic, false, Some(name)).into());
@@ -287,24 +362,35 @@ impl Worker {
         let mut error = Some(error);
         loop {
             let owed = hub.owed.borrow_mut().pop_front_if(|owed| owed.command == command);
-            let Some(owed) = owed else { return };
+            let Some(mut owed) = owed else { return };
+            if owed.step != Step::Begins {
+                if owed.step == Step::Ends {
+                    // Upstream goes on sending it (-BUSY), and counting us: until somebody has wanted it again.
+                    let of_topic = &mut hub.listeners.borrow_mut()[owed.topic as usize];
+                    of_topic.entry(owed.name.clone()).or_default().confirmed = true;
+                    owed.step = Step::Passes;
+                }
+                self.has_left(hub, owed);
+                continue;
+            }
+            let (topic, name) = (owed.topic, owed.name.clone());
             self.not_subscribed(hub, owed, error.take().unwrap_or_default());
+            // Who was there has left because somebody was coming.
+            let forsaken = hub.listeners.borrow()[topic as usize].get(&name).is_some_and(Listeners::are_forsaken);
+            if forsaken {
+                hub.end(topic, name, None);
+            }
         }
     }
 
     /// It will not be confirmed; whoever waits gets this instead.
     fn not_subscribed(&self, hub: &Hub, owed: Owed, reply: &[u8]) {
-        if owed.begins {
-            let of_topic = &mut hub.listeners.borrow_mut()[owed.topic as usize];
-            if let Some(listeners) = of_topic.get_mut(&owed.name) {
-                listeners.coming = listeners.coming.saturating_sub(1);
-                if listeners.clients.is_empty() && listeners.coming == 0 && !listeners.confirmed {
-                    of_topic.remove(&owed.name);
-                }
-            }
+        if let Some(listeners) = hub.listeners.borrow_mut()[owed.topic as usize].get_mut(&owed.name) {
+            listeners.coming = listeners.coming.saturating_sub(1);
         }
-        if let Some((ticket, known)) = owed.to {
-            self.confirm_with(&ticket, known.as_deref().unwrap_or(reply));
+        hub.tidy(owed.topic, &owed.name);
+        if let Some((ticket, _)) = owed.to {
+            self.confirm_with(&ticket, reply);
         }
     }
 
@@ -312,8 +398,9 @@ impl Worker {
     fn close_hub(&self, hub: &Rc<Hub>, error: &[u8]) {
         let mut told = 0;
         for owed in hub.owed.take() {
-            if !owed.begins {
-                self.peers.audience.change(owed.topic, &owed.name, 0, -1);
+            if owed.step != Step::Begins {
+                self.has_left(hub, owed);
+                continue;
             }
             let first = std::mem::replace(&mut told, owed.command) != owed.command;
             self.not_subscribed(hub, owed, if first { error } else { b"" });
@@ -324,7 +411,7 @@ impl Worker {
             for (name, listeners) in names {
                 let clients = listeners.clients.len() as i64;
                 self.peers.audience.change(topic, &name, -clients, -i64::from(listeners.confirmed));
-                for session in listeners.clients.values() {
+                for Listener { session, .. } in listeners.clients.values() {
                     self.flush_one(session);
                     session.close();
                 }

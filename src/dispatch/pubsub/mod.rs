@@ -97,8 +97,7 @@ impl Worker {
         hub.subscribe(topic, asked, args.raw);
     }
 
-    /// Who leaves gets no more messages from here on; the confirmation waits for upstream's where nobody is left, so that
-    /// whoever hears of it finds the receivers counted right.
+    /// Each confirmation waits until upstream has come so far: what was published before is the client's.
     fn unsubscribe(&self, session: &Rc<Session>, topic: Topic, args: &Args<'_>) {
         let mut names: Vec<Bytes> = (1..args.len()).filter_map(|i| args.get(i)).map(Bytes::copy_from_slice).collect();
         if args.len() == 1 {
@@ -111,13 +110,12 @@ impl Worker {
         for name in names {
             let hub = session.subscriptions.borrow_mut().names[topic as usize].remove(&name);
             let ticket = self.place(session);
-            let is_last = hub.as_ref().is_some_and(|hub| self.leave(hub, session, topic, &name));
             match hub {
-                Some(hub) if is_last => {
+                Some(hub) => {
                     let reply = confirmation(session, topic, false, Some(&name));
-                    hub.unsubscribe(topic, name, Some((ticket, reply)));
+                    hub.unsubscribe(topic, name, ticket, reply);
                 }
-                _ => self.confirm(&ticket, topic, false, Some(&name)),
+                None => self.confirm(&ticket, topic, false, Some(&name)),
             }
         }
     }
@@ -127,21 +125,16 @@ impl Worker {
         let left = std::mem::take(&mut session.subscriptions.borrow_mut().names);
         for (topic, names) in [Topic::Channel, Topic::Pattern, Topic::Shard].into_iter().zip(left) {
             for (name, hub) in names {
-                if self.leave(&hub, session, topic, &name) {
-                    hub.unsubscribe(topic, name, None);
-                }
+                self.leave(&hub, session, topic, &name);
             }
         }
         session.note_subscriptions();
     }
 
-    /// Whether nobody is left who wants this.
-    fn leave(&self, hub: &Hub, session: &Session, topic: Topic, name: &Bytes) -> bool {
-        let (left, is_last) = hub.leave(topic, name, session.card.id);
-        if left {
+    fn leave(&self, hub: &Hub, session: &Session, topic: Topic, name: &Bytes) {
+        if hub.leave(topic, name, session.card.id) {
             self.peers.audience.change(topic, name, -1, 0);
         }
-        is_last
     }
 
     fn place(&self, session: &Rc<Session>) -> Ticket {

@@ -111,11 +111,13 @@ fn who_comes_later_gets_nothing_from_before_and_who_has_left_nothing_from_after(
     early.send(&["UNSUBSCRIBE", "ch"]);
     early.send(&["PING"]);
     lanes().iter().for_each(|lane| lane.resume(Dir::ToClient));
+    assert_eq!(early.value().items()[2].text(), "before", "it was published while it was subscribed");
     assert_eq!(early.value().items()[0].text(), "unsubscribe");
-    assert_eq!(early.value(), V::Simple("PONG".into()), "and no message before it");
+    assert_eq!(early.value(), V::Simple("PONG".into()));
     assert_eq!(late.value().items()[0].text(), "subscribe");
     server.outside("PUBLISH ch after");
     assert_eq!(late.value().items()[2].text(), "after");
+    assert_eq!(early.line("PING"), V::Simple("PONG".into()), "and nothing before it");
 }
 
 #[test]
@@ -260,4 +262,140 @@ fn the_resp_version_may_change_while_subscribed() {
     through.line("HELLO 2");
     server.outside("PUBLISH p x");
     assert!(matches!(through.value(), V::Array(_)));
+}
+
+#[test]
+fn what_is_published_before_unsubscribing_is_heard_before_its_confirmation() {
+    let server = Server::redis();
+    let sidecar = Sidecar::start(&server, "threads = 1");
+    let (mut alone, mut one, mut two) = (sidecar.conn3(), sidecar.conn3(), sidecar.conn());
+    two.line("SUBSCRIBE shared");
+    for round in 0..100 {
+        for (subscriber, channel) in [(&mut alone, "own"), (&mut one, "shared")] {
+            subscriber.line(&format!("SUBSCRIBE {channel}"));
+            subscriber.send(&["PUBLISH", channel, "x"]);
+            subscriber.send(&["UNSUBSCRIBE", channel]);
+            let heard: Vec<V> = (0..3).map(|_| subscriber.value()).collect();
+            let words: Vec<String> =
+                heard.iter().filter(|value| matches!(value, V::Push(_))).map(|push| push.items()[0].text()).collect();
+            assert_eq!(words, ["message", "unsubscribe"], "round {round}: {heard:?}");
+        }
+        assert_eq!(two.value().items()[2].text(), "x");
+    }
+}
+
+#[test]
+fn who_becomes_another_user_has_each_subscription_once() {
+    let server = Server::redis();
+    server.outside("ACL SETUSER other on >secret ~* &* +@all");
+    let sidecar = Sidecar::start(&server, "threads = 1");
+    let mut subscriber = sidecar.conn3();
+    subscriber.line("SUBSCRIBE ch");
+    ok(&mut subscriber, "AUTH other secret");
+    assert_eq!(subscriber.line("SUBSCRIBE ch").items()[2].int(), 1);
+    server.outside("PUBLISH ch once");
+    assert_eq!(subscriber.value().items()[2].text(), "once");
+    let end = subscriber.line("UNSUBSCRIBE ch");
+    assert_eq!((end.items()[0].text().as_str(), end.items()[2].int()), ("unsubscribe", 0), "{end:?}");
+    eventually("nobody is left", || subscribed_upstream(&server) == 0);
+    for side in ["client", "upstream"] {
+        let series = format!("sidecache_subscriptions{{side=\"{side}\"}}");
+        eventually("none is counted", || sidecar.metric(&series) == 0.0);
+    }
+}
+
+#[test]
+fn many_names_at_once_are_shared_as_others_are() {
+    let server = Server::redis();
+    let sidecar = Sidecar::start(&server, "upstream.large_request_bytes = '1KiB'");
+    let names: Vec<String> = (0..200).map(|i| format!("channel:{i}")).collect();
+    let many: Vec<&str> = std::iter::once("SUBSCRIBE").chain(names.iter().map(String::as_str)).collect();
+    for mut subscriber in [sidecar.conn(), sidecar.conn3()] {
+        assert_eq!(subscriber.line("SUBSCRIBE ch").items()[2].int(), 1);
+        if matches!(subscriber.line("PING"), V::Simple(_)) {
+            // RESP3: the same on a connection of its own.
+            ok(&mut subscriber, "WATCH k");
+        }
+        subscriber.send(&many);
+        for i in 0..200 {
+            assert_eq!(subscriber.value().items()[2].int(), i + 2);
+        }
+        assert_eq!(subscriber.line("UNSUBSCRIBE ch").items()[2].int(), 200);
+        server.outside("PUBLISH ch unheard");
+        server.outside("PUBLISH channel:7 heard");
+        assert_eq!(subscriber.value().items()[2].text(), "heard");
+    }
+}
+
+#[test]
+fn nothing_stays_subscribed_if_the_last_one_left_while_another_was_refused() {
+    let server = Server::redis();
+    server.outside("ACL SETUSER limited on >secret ~* +@all resetchannels &mine*");
+    let link = Link::to(server.addr());
+    let sidecar = Sidecar::start(&link, "threads = 1");
+    let (mut first, mut second) = (sidecar.conn(), sidecar.conn());
+    ok(&mut first, "AUTH limited secret");
+    ok(&mut second, "AUTH limited secret");
+    first.line("SUBSCRIBE mine");
+    let shared = &link.those(|connection| connection.said(Dir::ToServer, "SUBSCRIBE"))[0];
+    shared.hold(Dir::ToServer);
+    second.send(&["SUBSCRIBE", "mine", "other"]);
+    eventually("it is under way", || shared.said(Dir::ToServer, "other"));
+    first.send(&["UNSUBSCRIBE", "mine"]);
+    shared.resume(Dir::ToServer);
+    assert!(matches!(second.value(), V::Error(_)));
+    assert_eq!(first.value().items()[0].text(), "unsubscribe");
+    eventually("nobody is left", || subscribed_upstream(&server) == 0);
+}
+
+#[test]
+fn receivers_are_counted_by_patterns_with_the_servers_own_corners() {
+    let patterns =
+        ["", "*", "**", "?", "a*", "*a", "[", "[^", "[a", "[^a", "[]a", "[a-", "[c-a]", "\\", "a\\", "[\\]]", "\\*"];
+    let channels = ["", "a", "b", "*", "[", "]", "^", "-", "\\", "a\\", "ba", "[a"];
+    for kind in KINDS {
+        let server = Server::with(kind, &[]);
+        let sidecar = Sidecar::start(&server, "");
+        let (mut one, mut two, mut inside) = (sidecar.conn(), sidecar.conn(), sidecar.conn());
+        for subscriber in [&mut one, &mut two] {
+            for pattern in patterns {
+                subscriber.ask(&["PSUBSCRIBE", pattern]);
+            }
+        }
+        let mut outside = server.conn();
+        for channel in channels {
+            let upstream = outside.ask(&["PUBLISH", channel, "x"]).int();
+            assert_eq!(inside.ask(&["PUBLISH", channel, "x"]).int(), 2 * upstream, "{channel:?}");
+        }
+    }
+}
+
+#[test]
+fn who_is_closed_between_a_message_and_a_confirmation_is_counted_no_more() {
+    let times = std::sync::atomic::AtomicUsize::new(0);
+    let upstream = Scripted::start(move |turn| {
+        while let Some(command) = turn.next() {
+            match command.join(" ").as_str() {
+                "SUBSCRIBE ch" => {
+                    let confirmation = ">3\r\n$9\r\nsubscribe\r\n$2\r\nch\r\n:1\r\n";
+                    let text = "x".repeat(10_000);
+                    let message = format!(">3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$10000\r\n{text}\r\n");
+                    let again = times.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0;
+                    turn.reply(if again { message + confirmation } else { confirmation.into() });
+                }
+                "unsubscribe ch" => turn.reply(">3\r\n$11\r\nunsubscribe\r\n$2\r\nch\r\n:0\r\n"),
+                _ => turn.reply("-ERR unknown command\r\n"),
+            }
+        }
+    });
+    let limits = "client.output_pause_bytes = 4096\nclient.output_limit_bytes = 8192";
+    let sidecar = Sidecar::start(&upstream, &format!("threads = 1\ncache.mode = 'off'\n{limits}"));
+    sidecar.allow_log("does not read its replies");
+    let mut subscriber = sidecar.conn3();
+    subscriber.line("SUBSCRIBE ch");
+    let side = |side: &str| sidecar.metric(&format!("sidecache_subscriptions{{side=\"{side}\"}}"));
+    eventually("it is counted", || side("client") == 1.0);
+    subscriber.send(&["SUBSCRIBE", "ch"]);
+    subscriber.expect_closed();
+    eventually("none is counted", || (side("client"), side("upstream")) == (0.0, 0.0));
 }

@@ -121,3 +121,14 @@ fn a_monitor_sees_commands_and_its_connection_serves_nobody_else() {
         assert_eq!(conn.pipeline(&["WATCH k", "GET k", "UNWATCH"])[1], V::bulk("by-others"));
     }
 }
+
+#[test]
+fn who_shares_subscriptions_and_watches_may_subscribe_to_its_own_invalidations() {
+    let server = Server::redis();
+    let sidecar = Sidecar::start(&server, "");
+    let mut client = sidecar.conn3();
+    client.line("SUBSCRIBE ch");
+    client.line("WATCH k");
+    assert_eq!(client.line("SUBSCRIBE __redis__:invalidate").items()[0].text(), "subscribe");
+    assert_eq!(client.line("PING"), V::Simple("PONG".into()));
+}
