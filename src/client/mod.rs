@@ -1,10 +1,12 @@
-//! The application's side: `listener` accepts, `connection` serves one client, `dedicated`, `checkout`, `effects` and
-//! `news` when it needs a connection of its own, `local` and `list` answer what is answered here, `registry` knows all clients.
+//! The application's side: `listener` accepts, `connection` serves one client, `dedicated` (with `checkout`, `effects` and
+//! `delivery`) when it needs a connection of its own; `local`, `list` and `ids` answer what is answered here, `registry`
+//! knows all clients.
 
 mod checkout;
 pub mod config;
 pub mod connection;
 pub mod dedicated;
+pub mod delivery;
 pub mod effects;
 pub mod ids;
 pub mod list;
