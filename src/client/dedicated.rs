@@ -330,7 +330,7 @@ impl Connection {
     fn send_dedicated(&mut self, checked: &mut Checked, class: Class, args: &Args<'_>) {
         self.worker.cells.command(class, Outcome::Forwarded);
         let row = look_up(args);
-        let expect = self.expect(row, class, args, &checked.standing);
+        let mut expect = self.expect(row, class, args, &checked.standing);
         // In MULTI it does not wait, and what stands before it would be queued too.
         let waits = row.is_some_and(|row| matches!(row.name, "wait" | "waitaof")) && !checked.standing.in_multi();
         if waits {
@@ -349,7 +349,6 @@ impl Connection {
         if expect.taints() {
             checked.connection.taint();
         }
-        let mut expect = expect;
         expect.mute = self.session.mute();
         self.session.spoken();
         checked.standing.sent(&mut expect);
@@ -405,7 +404,7 @@ impl Connection {
             answers |= self.take_piece(checked, piece);
         }
         self.worker.flush_one(&self.session);
-        if !self.has_room_to_read() {
+        if self.session.replies.borrow().bytes() > self.worker.settings.client.output_pause_bytes {
             self.wait(Until::Drained).await?;
         }
         if answers {
@@ -470,10 +469,6 @@ impl Connection {
 
     fn pass_on(&self, piece: &Piece) {
         self.session.replies.borrow_mut().pass_on(&piece.bytes, piece.last);
-    }
-
-    fn has_room_to_read(&self) -> bool {
-        self.session.replies.borrow().bytes() <= self.worker.settings.client.output_pause_bytes
     }
 
     /// The connection broke: what is owed gets an error; a client whose state is gone with it is let go.
