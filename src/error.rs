@@ -139,7 +139,8 @@ pub enum Error {
     CannotFollow(String),
     /// Redis's own text (RESP2's subscribe mode).
     #[error(
-        "ERR Can't execute '{0}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+        "{word}Can't execute '{0}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+        word = if .0 == "exec" { "EXECABORT Transaction discarded because of: " } else { "ERR " }
     )]
     SubscribeMode(String),
     /// A command refused inside a transaction.

@@ -333,7 +333,7 @@ impl Connection {
     fn send_dedicated(&mut self, checked: &mut Checked, class: Class, args: &Args<'_>) {
         self.worker.cells.command(class, Outcome::Forwarded);
         let row = look_up(args);
-        let expect = self.expect(row, class, args, &checked.standing);
+        let mut expect = self.expect(row, class, args, &checked.standing);
         // In MULTI it does not wait, and what stands before it would be queued too.
         let waits = row.is_some_and(|row| matches!(row.name, "wait" | "waitaof")) && !checked.standing.in_multi();
         if waits {
@@ -352,7 +352,6 @@ impl Connection {
         if expect.taints() {
             checked.connection.taint();
         }
-        let mut expect = expect;
         expect.mute = self.session.mute();
         self.session.spoken();
         checked.standing.sent(&mut expect);

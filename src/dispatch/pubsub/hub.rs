@@ -148,7 +148,9 @@ impl Hub {
     }
 
     fn is_idle(&self) -> bool {
-        self.owed.borrow().is_empty() && self.listeners.borrow().iter().all(HashMap::is_empty)
+        // What upstream would not end ends with the connection.
+        let is_unwanted = |of: &Listeners| of.clients.is_empty() && of.coming == 0;
+        self.owed.borrow().is_empty() && self.listeners.borrow().iter().all(|names| names.values().all(is_unwanted))
     }
 }
 

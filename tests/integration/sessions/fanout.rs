@@ -399,3 +399,30 @@ fn who_is_closed_between_a_message_and_a_confirmation_is_counted_no_more() {
     subscriber.expect_closed();
     eventually("none is counted", || (side("client"), side("upstream")) == (0.0, 0.0));
 }
+
+#[test]
+fn an_end_that_upstream_refuses_is_counted_right_and_comes_with_the_last_subscriber() {
+    let server = Server::with(KINDS[0], &["--lua-time-limit", "50"]);
+    let sidecar = Sidecar::start(&server, "threads = 1\ncache.mode = 'off'");
+    sidecar.allow_log("BUSY");
+    let (mut one, mut two, mut other) = (sidecar.conn(), sidecar.conn(), sidecar.conn());
+    one.pipeline(&["SUBSCRIBE a", "SUBSCRIBE never-again"]);
+    other.line("SUBSCRIBE b");
+    let mut busy = server.conn();
+    busy.send(&["EVAL", "while true do end", "0"]);
+    eventually("upstream is busy", || two.line("GET k").text().starts_with("BUSY"));
+    assert_eq!(one.line("UNSUBSCRIBE a").items()[2].int(), 1);
+    assert_eq!(one.line("UNSUBSCRIBE never-again").items()[2].int(), 0);
+    ok(&mut server.conn(), "SCRIPT KILL");
+    busy.value();
+    assert_eq!(two.line("PUBLISH a nobody").int(), 0);
+    one.line("SUBSCRIBE a");
+    assert_eq!(sidecar.conn().line("PUBLISH a x").int(), 1);
+    assert_eq!(one.value().items()[2].text(), "x");
+    drop((one, other));
+    eventually("nobody is left", || subscribed_upstream(&server) == 0);
+    for side in ["client", "upstream"] {
+        let series = format!("sidecache_subscriptions{{side=\"{side}\"}}");
+        eventually("none is counted", || sidecar.metric(&series) == 0.0);
+    }
+}

@@ -45,6 +45,8 @@ fn in_subscribe_mode_resp2_refuses_what_upstream_refuses() {
         "GET k",
         "SET k 1",
         "MULTI",
+        "EXEC",
+        "DISCARD",
         "CLIENT GETNAME",
         "CLIENT SETNAME x",
         "SELECT 1",
