@@ -121,3 +121,22 @@ fn a_monitor_sees_commands_and_its_connection_serves_nobody_else() {
         assert_eq!(conn.pipeline(&["WATCH k", "GET k", "UNWATCH"])[1], V::bulk("by-others"));
     }
 }
+
+#[test]
+fn a_redirection_names_its_client_when_that_has_left() {
+    let server = Server::redis();
+    let sidecar = Sidecar::start(&server, "");
+    // Ids here and upstream are not the same.
+    let others = [(); 9].map(|()| sidecar.conn().line("CLIENT ID").int());
+    let (mut target, mut tracker) = (sidecar.conn(), sidecar.conn3());
+    let id = target.line("CLIENT ID").int();
+    assert!(id > others[8], "{id}");
+    target.line("SUBSCRIBE __redis__:invalidate");
+    assert_eq!(tracker.line(&format!("CLIENT TRACKING on REDIRECT {id}")), V::Simple("OK".into()));
+    assert_eq!(tracker.line("CLIENT GETREDIR").int(), id);
+    drop(target);
+    let subscribers = || server.outside("PUBSUB NUMSUB __redis__:invalidate").items()[1].int();
+    eventually("its connection has gone", || subscribers() == 0);
+    assert_eq!(tracker.line("CLIENT GETREDIR").int(), id);
+    assert_eq!(tracker.line("CLIENT TRACKINGINFO").field("redirect"), Some(&V::Int(id)));
+}
