@@ -91,7 +91,8 @@ impl Proxy {
         let (senders, messages_in): (Vec<_>, Vec<_>) = (0..config.threads).map(|_| unbounded_channel()).unzip();
         let inboxes = clients_in.into_iter().zip(messages_in).map(|(clients, messages)| Inbox { clients, messages });
         let busy = senders.iter().map(|_| AtomicBool::new(false)).collect();
-        let peers = Arc::new(Peers { senders: senders.clone(), busy, audience: Default::default() });
+        let peers =
+            Arc::new(Peers { senders: senders.clone(), busy, audience: Default::default(), pause: Default::default() });
         let mut workers = Vec::new();
         for (index, (sender, inbox)) in senders.iter().zip(inboxes).enumerate() {
             let parts = Parts {

@@ -58,13 +58,14 @@ impl Connection {
     }
 }
 
-/// The pool that serves a command.
-pub(super) fn pool_for(class: Class, row: Option<&Row>) -> PoolKind {
+/// The pool that serves a command; what a pause may hold waits too.
+pub(super) fn pool_for(class: Class, row: Option<&Row>, paused: bool) -> PoolKind {
     let waits = row.is_some_and(|row| matches!(row.name, "wait" | "waitaof" | "monitor" | "client|tracking"));
     match class {
         Class::Blocking | Class::Subscribe => PoolKind::Waiting,
         Class::Control => PoolKind::Control,
-        _ if waits => PoolKind::Waiting,
+        Class::Read | Class::Mget => PoolKind::Transactions,
+        _ if waits || paused => PoolKind::Waiting,
         _ => PoolKind::Transactions,
     }
 }

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use super::checkout::pool_for;
 use super::connection::{Connection, Over, Until};
-use super::effects::{Expect, Standing};
+use super::effects::Standing;
+use super::expect::Expect;
 use super::registry::BLOCKED;
 use crate::command::{Row, look_up};
 use crate::dispatch::Flow;
@@ -51,16 +52,18 @@ pub(super) struct Checked {
     /// When what is awaited now began: a command was sent, a reply came, or bytes were taken by the socket.
     pub(super) since: Instant,
     /// When the client was last heard.
-    heard: Instant,
+    pub(super) heard: Instant,
     /// Bytes not yet written when that was last looked at.
     unwritten: usize,
 }
 
 /// What woke the loop.
-enum Woken {
+pub(super) enum Woken {
     Piece(Result<Piece, ConnectionError>),
     Client,
     Written,
+    /// A pause has been waited for; it may be over.
+    Paused,
     Over,
     Late,
     Idle,
@@ -82,13 +85,13 @@ impl Checked {
     }
 
     /// Whether a reply is owed that comes soon.
-    fn answers_come(&self) -> bool {
-        self.expected.front().is_some_and(|expect| !expect.has_no_limit())
+    pub(super) fn answers_come(&self, paused: bool) -> bool {
+        self.expected.front().is_some_and(|expect| !expect.has_no_limit(paused))
     }
 
     /// What CLIENT LIST tells of the client meanwhile.
-    fn flags(&self) -> u8 {
-        let blocked = self.expected.front().is_some_and(Expect::blocks);
+    fn flags(&self, paused: bool) -> u8 {
+        let blocked = self.expected.front().is_some_and(|expect| expect.blocks(paused));
         self.standing.flags() | if blocked { BLOCKED } else { 0 }
     }
 
@@ -128,7 +131,7 @@ impl Connection {
     /// Takes a dedicated connection for a command and stays on it for as long as it must.
     pub(super) async fn dedicated(&mut self, class: Class, args: &Args<'_>) -> Result<(), Over> {
         let row = look_up(args);
-        let kind = pool_for(class, row);
+        let kind = pool_for(class, row, self.worker.peers.pause.is_on());
         let mut checked = match self.check_out(kind).await {
             Ok(checked) => checked,
             Err(mut reply) => {
@@ -148,6 +151,9 @@ impl Connection {
         self.owed_elsewhere = false;
         self.session.card.upstream_id.store(0, Ordering::Relaxed);
         self.session.card.flags.store(0, Ordering::Relaxed);
+        for expect in &checked.expected {
+            self.in_doubt(expect);
+        }
         if result.is_err() || !checked.standing.is_plain() {
             checked.connection.taint();
         }
@@ -160,6 +166,7 @@ impl Connection {
 impl Connection {
     /// Sends the first command, then goes on until the connection's state is plain again and nothing is owed.
     async fn converse(&mut self, checked: &mut Checked, class: Class, first: &Args<'_>) -> Result<(), Over> {
+        self.expect_pause(checked, first).await;
         self.send_dedicated(checked, class, first);
         loop {
             self.feed(checked).await?;
@@ -189,6 +196,10 @@ impl Connection {
             Woken::Piece(Ok(piece)) => self.take_pieces(checked, piece).await,
             Woken::Piece(Err(error)) => self.broken(checked, &error.to_string()).await,
             Woken::Written => Ok(()),
+            Woken::Paused => {
+                checked.since = Instant::now();
+                Ok(())
+            }
             Woken::Client => {
                 checked.heard = Instant::now();
                 Ok(())
@@ -198,9 +209,10 @@ impl Connection {
 
     /// Waits for upstream, for the client, or for the end of patience.
     async fn next_of(&mut self, checked: &mut Checked) -> Woken {
-        self.session.card.flags.store(checked.flags(), Ordering::Relaxed);
-        let patience = self.patience(checked);
-        let owed = checked.answers_come();
+        let paused = self.worker.peers.pause.is_on();
+        self.session.card.flags.store(checked.flags(paused), Ordering::Relaxed);
+        let patience = self.patience(checked, paused);
+        let owed = checked.answers_come(paused);
         self.owed_elsewhere = owed;
         // Who has closed its side is still answered, but not waited for.
         if self.said_all && !owed {
@@ -227,17 +239,6 @@ impl Connection {
             Woken::Over if self.said_all && !had_said_all && owed => Woken::Client,
             woken => woken,
         }
-    }
-
-    /// Until when to wait, and what has happened then: a reply that does not wait for others is due, or a client that
-    /// is owed nothing, and has not asked to be told, has been silent for too long.
-    fn patience(&self, checked: &Checked) -> Option<(Instant, Woken)> {
-        if checked.answers_come() {
-            return Some((checked.since + self.worker.settings.upstream.command_timeout, Woken::Late));
-        }
-        let idle = self.worker.settings.client.idle_timeout;
-        let exempt = idle.is_zero() || !checked.expected.is_empty() || checked.standing.may_idle();
-        (!exempt).then(|| (checked.since.max(checked.heard) + idle, Woken::Idle))
     }
 
     /// Passes the client's further commands on while the connection's state is the client's.
@@ -304,6 +305,7 @@ impl Connection {
                 return self.wait(Until::Settled).await;
             }
         }
+        self.expect_pause(checked, args).await;
         self.send_dedicated(checked, class, args);
         Ok(())
     }
@@ -356,7 +358,7 @@ impl Connection {
         self.session.spoken();
         checked.standing.sent(&mut expect);
         let replies = expect.replies(self.session.resp3());
-        let translated = self.translated(row, args);
+        let translated = self.translated(&mut checked.standing, row, args);
         self.worker.cells.add(Counter::UpstreamBytesOut, args.raw.len() as u64);
         checked.connection.send(translated.as_deref().unwrap_or(args.raw), replies);
         checked.unwritten = checked.connection.unwritten();

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::connection::{Connection, Over, Until};
 use super::dedicated::Checked;
-use super::effects::Expect;
+use super::expect::Expect;
 use crate::error::Error;
 use crate::telemetry::metrics::Counter;
 use crate::upstream::connection::Piece;
@@ -69,6 +69,9 @@ impl Connection {
     /// Delivers a reply, or the last piece of one.
     fn take_reply(&mut self, checked: &mut Checked, expect: &Expect, piece: &Piece) {
         self.apply(expect);
+        if let Some(asked) = expect.asked {
+            self.worker.peers.pause.answered(asked, expect.has_done(piece));
+        }
         if expect.leaves_doubt(piece) {
             checked.connection.taint();
         }
@@ -82,13 +85,13 @@ impl Connection {
             return self.session.replies.borrow_mut().answer(&reply, expect.mute);
         }
         if !expect.is_swallowed() && !expect.mute {
-            let ours = if expect.tells_id { self.with_our_id(piece) } else { None };
+            let ours = if expect.tells_id { self.with_our_id(&checked.standing, piece) } else { None };
             self.pass_on(ours.as_ref().unwrap_or(piece));
         }
     }
 
     /// What a command has done, or may have, is applied to the cache before anybody is told.
-    fn apply(&self, expect: &Expect) {
+    pub(super) fn apply(&self, expect: &Expect) {
         self.worker.coherence.written(&expect.keys);
         if expect.has_unknown_keys() {
             self.worker.unknown_written();
@@ -122,6 +125,7 @@ impl Connection {
         let cut = checked.expected.front().is_some_and(|expect| expect.begun);
         for expect in std::mem::take(&mut checked.expected) {
             self.apply(&expect);
+            self.in_doubt(&expect);
             if !expect.is_swallowed() && !cut {
                 let reply = self.failed(error);
                 self.session.replies.borrow_mut().answer(&reply, expect.mute);

@@ -5,11 +5,12 @@
 
 use std::collections::{HashSet, VecDeque};
 
+use super::expect::{Effect, Expect};
 use super::registry::{IN_MULTI, MONITORS, SUBSCRIBED};
 use crate::coherence::Keys;
 use crate::command::Row;
-use crate::dispatch::pubsub::news::{News, Topic, news_of};
-use crate::error::Error;
+use crate::dispatch::pause::Asked;
+use crate::dispatch::pubsub::news::{News, news_of};
 use crate::protocol::Args;
 use crate::protocol::frame::{Value, decode};
 use crate::telemetry::labels::{Bypass, Class};
@@ -17,60 +18,6 @@ use crate::upstream::connection::Piece;
 
 /// For rows whose class does not depend on the arguments.
 const NO_ARGS: Args<'static> = Args { raw: b"", ranges: &[] };
-
-/// What a command does to its connection once it has succeeded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Nothing.
-    None,
-    /// Begins a transaction.
-    Multi,
-    /// Ends one.
-    Exec,
-    /// Ends one, unexecuted.
-    Discard,
-    /// Watches keys.
-    Watch,
-    /// Watches none any more.
-    Unwatch,
-    /// Changes the database.
-    Select(u32),
-    /// Changes subscriptions: so many confirmations come, as pushes in RESP3.
-    Subscription(u32),
-    /// Ends all subscriptions of a kind: as many confirmations come as there are, one at least.
-    Unsubscription(Topic),
-    /// Changes the connection in ways that are not followed: it stays this client's until it leaves.
-    Keep,
-}
-
-/// A reply that is owed on a dedicated connection.
-pub struct Expect {
-    /// The keys of its writes, bumped again at its reply.
-    pub keys: Keys,
-    /// Part of its reply has been passed on.
-    pub begun: bool,
-    /// Whether the client asked for silence (CLIENT REPLY).
-    pub mute: bool,
-    /// Whether its reply names a client by upstream's id.
-    pub tells_id: bool,
-    effect: Effect,
-    class: Class,
-    /// Whether it may write keys it does not name.
-    unknown_keys: bool,
-    /// It waits for others, however long.
-    waits: bool,
-    /// An error in reply to it leaves the state in doubt: MULTI, EXEC, DISCARD, WATCH.
-    delicate: bool,
-    /// Queued in MULTI: it is executed by EXEC.
-    queued: bool,
-    /// It executes queued commands on whose changes every entry of the node rests.
-    sweeps_queued: bool,
-    swallowed: bool,
-    /// Answered by this error instead of upstream's reply.
-    instead: Option<Error>,
-    /// Confirmations still to come.
-    confirmations: u32,
-}
 
 /// The state of a dedicated connection.
 #[derive(Default)]
@@ -93,139 +40,16 @@ pub struct Standing {
     queued_unknown: bool,
     queued_sweep: bool,
     queued_subscription: bool,
+    /// The last that is queued about a pause.
+    queued_asked: Option<Asked>,
+    /// Whom CLIENT TRACKING has named last for its messages: our id, and upstream's.
+    pub redirect: (u64, u64),
     /// EXEC has subscribed to what is not followed.
     unseen: bool,
     /// MONITOR's lines come.
     monitors: bool,
     /// Subscriptions on their way.
     subscribing: u32,
-}
-
-// === impl Expect ===
-
-impl Expect {
-    /// What a command means.
-    pub fn new(row: Option<&'static Row>, class: Class, args: &Args<'_>, keys: Option<Keys>, in_multi: bool) -> Expect {
-        let effect = match row.map_or(Effect::None, |row| effect_of(row, args)) {
-            // It fails, and the transaction that it stands in goes on.
-            Effect::Multi if in_multi => Effect::None,
-            effect => effect,
-        };
-        Expect {
-            unknown_keys: keys.is_none(),
-            keys: keys.unwrap_or_default(),
-            begun: false,
-            mute: false,
-            tells_id: !in_multi && row.is_some_and(|row| matches!(row.name, "client|getredir" | "client|trackinginfo")),
-            waits: !in_multi && row.is_some_and(|row| waits_for_others(class, row)),
-            delicate: row.is_some_and(|row| matches!(row.name, "multi" | "exec" | "discard" | "watch")),
-            queued: in_multi && !matches!(effect, Effect::Multi | Effect::Exec | Effect::Discard | Effect::Watch),
-            sweeps_queued: false,
-            effect,
-            class,
-            swallowed: false,
-            instead: None,
-            confirmations: if let Effect::Subscription(count) = effect { count } else { 0 },
-        }
-    }
-
-    /// A command of our own, whose reply nobody gets.
-    pub fn swallowed() -> Expect {
-        Expect { swallowed: true, ..Expect::blank() }
-    }
-
-    /// A refused command inside MULTI: upstream is made to spoil the transaction, the client gets the reason.
-    pub fn spoiled(error: Error, mute: bool) -> Expect {
-        Expect { instead: Some(error), mute, ..Expect::blank() }
-    }
-
-    fn blank() -> Expect {
-        Expect {
-            keys: Keys::None,
-            begun: false,
-            mute: false,
-            tells_id: false,
-            waits: false,
-            delicate: false,
-            effect: Effect::None,
-            class: Class::Plain,
-            unknown_keys: false,
-            queued: false,
-            sweeps_queued: false,
-            swallowed: false,
-            instead: None,
-            confirmations: 0,
-        }
-    }
-
-    /// The error that the client gets instead of upstream's reply.
-    pub fn instead(&self) -> Option<Error> {
-        self.instead.clone()
-    }
-
-    /// Whether its reply may take as long as it likes: what waits for others, until its reply has begun.
-    pub fn has_no_limit(&self) -> bool {
-        self.waits && !self.begun
-    }
-
-    /// Whether its client is blocked until others have done something, rather than told of it.
-    pub fn blocks(&self) -> bool {
-        self.has_no_limit() && !self.is_subscription() && self.effect != Effect::Keep
-    }
-
-    /// Whether this reply leaves the connection's state in doubt.
-    pub fn leaves_doubt(&self, piece: &Piece) -> bool {
-        self.delicate && matches!(piece.kind, b'-' | b'!')
-    }
-
-    /// Whether nobody gets the reply.
-    pub fn is_swallowed(&self) -> bool {
-        self.swallowed
-    }
-
-    /// Whether the connection serves this command and goes back.
-    pub fn is_once(&self) -> bool {
-        self.effect == Effect::None || matches!(self.effect, Effect::Unwatch | Effect::Exec | Effect::Discard)
-    }
-
-    /// Whether the connection's state cannot be proven clean afterwards.
-    pub fn taints(&self) -> bool {
-        let steady = matches!(self.effect, Effect::Select(_)) && !self.queued;
-        matches!(self.class, Class::Unknown | Class::Dedicated)
-            || self.effect == Effect::Keep
-            || matches!(self.effect, Effect::Subscription(_) | Effect::Unsubscription(_))
-            || (self.class == Class::Local && !steady)
-    }
-
-    /// Whether every entry of the node rests on what it changes.
-    pub fn sweeps(&self) -> bool {
-        self.class == Class::Sweep || self.sweeps_queued
-    }
-
-    /// Replies that are owed for it.
-    pub fn replies(&self, resp3: bool) -> u32 {
-        match self.effect {
-            Effect::Subscription(_) | Effect::Unsubscription(_) if !self.queued => {
-                if resp3 {
-                    0
-                } else {
-                    self.confirmations
-                }
-            }
-            _ => 1,
-        }
-    }
-
-    /// Whether confirmations come instead of a reply.
-    pub fn is_subscription(&self) -> bool {
-        matches!(self.effect, Effect::Subscription(_) | Effect::Unsubscription(_)) && !self.queued
-    }
-
-    /// Whether it may have written keys that it does not name.
-    pub fn has_unknown_keys(&self) -> bool {
-        // What is only queued has written nothing yet.
-        self.unknown_keys && !self.queued
-    }
 }
 
 // === impl Standing ===
@@ -280,6 +104,14 @@ impl Standing {
         Some(Keys::of_slots(slots.copied().collect()))
     }
 
+    /// What a command that is sent now asks of upstream about a pause: in MULTI nothing but EXEC does.
+    pub fn asks(&self, asked: Option<Asked>, row: &Row) -> Option<Asked> {
+        match row.name {
+            "exec" => self.queued_asked,
+            _ => asked.filter(|_| !self.multi),
+        }
+    }
+
     /// Whether EXEC changes what every entry of the node rests on.
     pub fn has_queued_sweep(&self) -> bool {
         self.queued_sweep
@@ -323,7 +155,10 @@ impl Standing {
 
     /// A command has been sent.
     pub fn sent(&mut self, expect: &mut Expect) {
-        expect.sweeps_queued = expect.effect == Effect::Exec && self.queued_sweep;
+        if expect.effect == Effect::Exec {
+            expect.sweeps_queued = self.queued_sweep;
+            expect.asked = self.queued_asked;
+        }
         match expect.effect {
             Effect::Multi => self.multi = true,
             Effect::Exec | Effect::Discard | Effect::Unwatch => self.ending = true,
@@ -346,6 +181,7 @@ impl Standing {
             self.queued_keys.push(expect.keys.clone());
             self.queued_unknown |= expect.unknown_keys;
             self.queued_sweep |= expect.sweeps();
+            self.queued_asked = expect.asked.take().or(self.queued_asked);
         }
     }
 
@@ -410,6 +246,7 @@ impl Standing {
         self.queued_unknown = false;
         self.queued_sweep = false;
         self.queued_subscription = false;
+        self.queued_asked = None;
     }
 
     /// The database that the connection has been brought to by EXEC, whose reply this is: by the last SELECT that
@@ -465,35 +302,4 @@ impl Standing {
 
 fn news_in(piece: &Piece) -> Option<News<'_>> {
     news_of(piece.bytes.get(piece.start..)?)
-}
-
-fn effect_of(row: &Row, args: &Args<'_>) -> Effect {
-    let words = args.len().saturating_sub(1) as u32;
-    match row.name {
-        "multi" if words == 0 => Effect::Multi,
-        "exec" => Effect::Exec,
-        "discard" => Effect::Discard,
-        "watch" => Effect::Watch,
-        "unwatch" => Effect::Unwatch,
-        "select" => number(args.get(1).unwrap_or_default()).map_or(Effect::None, Effect::Select),
-        "subscribe" | "psubscribe" | "ssubscribe" if words > 0 => Effect::Subscription(words),
-        "unsubscribe" | "punsubscribe" | "sunsubscribe" if words > 0 => Effect::Subscription(words),
-        "unsubscribe" => Effect::Unsubscription(Topic::Channel),
-        "punsubscribe" => Effect::Unsubscription(Topic::Pattern),
-        "sunsubscribe" => Effect::Unsubscription(Topic::Shard),
-        "monitor" => Effect::Keep,
-        "client|tracking" if args.get(2).is_some_and(|on| on.eq_ignore_ascii_case(b"on")) => Effect::Keep,
-        _ => Effect::None,
-    }
-}
-
-/// A number as servers read it: 007 and +1 are none.
-fn number(text: &[u8]) -> Option<u32> {
-    let number: u32 = std::str::from_utf8(text).ok()?.parse().ok()?;
-    (number.to_string().as_bytes() == text).then_some(number)
-}
-
-/// Whether a command, outside MULTI, is answered when others have done something.
-fn waits_for_others(class: Class, row: &Row) -> bool {
-    matches!(class, Class::Blocking | Class::Subscribe) || matches!(row.name, "wait" | "waitaof" | "monitor")
 }

@@ -172,7 +172,7 @@ pub async fn serve(
 fn told(worker: &Worker, message: &Message) {
     worker.begin_batch();
     match *message {
-        Message::Fence { from, id } => worker.fence_for(from, id),
+        Message::Fence { from, id, all } => worker.fence_for(from, id, all),
         Message::Fenced { id } => worker.fenced_by(id),
         Message::Drain => {}
     }

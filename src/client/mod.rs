@@ -1,6 +1,6 @@
-//! The application's side: `listener` accepts, `connection` serves one client, `dedicated` (with `checkout`, `effects` and
-//! `delivery`) when it needs a connection of its own; `local`, `list` and `ids` answer what is answered here, `registry`
-//! knows all clients.
+//! The application's side: `listener` accepts, `connection` serves one client, `dedicated` (with `checkout`, `effects`,
+//! `expect`, `patience` and `delivery`) when it needs a connection of its own; `local`, `list` and `ids` answer what is
+//! answered here, `registry` knows all clients.
 
 mod checkout;
 pub mod config;
@@ -8,10 +8,12 @@ pub mod connection;
 pub mod dedicated;
 pub mod delivery;
 pub mod effects;
+pub mod expect;
 pub mod ids;
 pub mod list;
 pub mod listener;
 pub mod local;
+pub mod patience;
 pub mod registry;
 
 pub use config::Config;

@@ -175,6 +175,11 @@ impl Row {
         self.flags.has(WRITE) || matches!(self.base, Class::Script | Class::Sweep)
     }
 
+    /// Whether upstream holds it during a CLIENT PAUSE of writes: it writes, or has replicas do something.
+    pub fn is_held_by_pause(&self) -> bool {
+        self.flags.has(WRITE) || self.base == Class::Script || matches!(self.name, "publish" | "spublish" | "pfcount")
+    }
+
     /// Whether it may be sent again although it may have been executed: servers say that it only reads.
     pub fn is_read_only(&self) -> bool {
         self.flags.has(READONLY) && !self.is_write()

@@ -84,7 +84,8 @@ impl Block {
 
     fn take(&mut self, worker: &Worker, row: &Row, args: &Args<'_>, keys: &mut Vec<Slot>) -> Option<()> {
         let generations = &worker.coherence.shared.generations;
-        if !row.lane_safe_in_multi(args) || worker.policy.refusal(row, args).is_some() {
+        let held = row.is_held_by_pause() && worker.peers.pause.is_on();
+        if held || !row.lane_safe_in_multi(args) || worker.policy.refusal(row, args).is_some() {
             return None;
         }
         self.shapes.push(match row.shape_of(args) {

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 
 use bytes::Bytes;
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::lane::{Ticket, TrackedLane, Waiter};
 use super::worker::{Message, Worker};
@@ -100,12 +101,7 @@ impl Worker {
             if index == self.index || !self.peers.busy.get(index).is_some_and(|busy| busy.load(Ordering::SeqCst)) {
                 continue;
             }
-            let id = self.next_remote.get();
-            self.next_remote.set(id + 1);
-            if peer.send(Message::Fence { from: self.index, id }).is_ok() {
-                hold.one_more();
-                self.remote.borrow_mut().insert(id, Rc::clone(hold));
-            }
+            self.ask_peer(peer, hold, false);
         }
     }
 
@@ -125,12 +121,41 @@ impl Worker {
         hold.returned().await;
     }
 
-    /// Another worker asks for fences on this one's lanes.
-    pub fn fence_for(&self, from: usize, id: u64) {
-        let hold = Hold::then(Then::Tell { peer: from, id });
-        for lane in self.lanes.borrow().iter().filter(|lane| lane.standing.needs_fence()) {
+    /// Waits until whatever any lane, of whatever worker, was given before this call has been executed.
+    pub async fn executed(&self) {
+        let hold = Hold::new();
+        self.fence_busy(&hold);
+        for (_, peer) in self.peers.senders.iter().enumerate().filter(|(index, _)| *index != self.index) {
+            self.ask_peer(peer, &hold, true);
+        }
+        self.release(&hold);
+        hold.returned().await;
+    }
+
+    /// Fences every lane of this worker that has anything under way.
+    fn fence_busy(&self, hold: &Rc<Hold>) {
+        for lane in self.lanes.borrow().iter().filter(|lane| lane.queue.depth() > 0) {
             hold.one_more();
-            self.fence(lane, Rc::clone(&hold));
+            self.fence(lane, Rc::clone(hold));
+        }
+    }
+
+    fn ask_peer(&self, peer: &UnboundedSender<Message>, hold: &Rc<Hold>, all: bool) {
+        let id = self.next_remote.get();
+        self.next_remote.set(id + 1);
+        if peer.send(Message::Fence { from: self.index, id, all }).is_ok() {
+            hold.one_more();
+            self.remote.borrow_mut().insert(id, Rc::clone(hold));
+        }
+    }
+
+    /// Another worker asks for fences on this one's lanes.
+    pub fn fence_for(&self, from: usize, id: u64, all: bool) {
+        let hold = Hold::then(Then::Tell { peer: from, id });
+        if all {
+            self.fence_busy(&hold);
+        } else {
+            self.lanes.borrow().iter().for_each(|lane| self.fence_one(lane, &hold));
         }
         self.release(&hold);
     }

@@ -4,8 +4,8 @@
 //! Around it: `worker` (what a thread owns), `session` (one client), `replies` and `output` (what it is owed), `read`
 //! and `mget` (the cache's ways), `block` (transactions on the lane), `lane` and `turn` (what arrives), `lanes` and
 //! `accounts` (which there are), `loss` (one comes and goes), `pieces` (large replies), `fence` (news must not overtake), `retry` (reads
-//! after a lost connection), `audit`, `info` (INFO's section of ours), `publish` (gauges), `pubsub`
-//! (shared subscriptions).
+//! after a lost connection), `audit`, `info` (INFO's section of ours), `publish` (gauges), `pause`
+//! (CLIENT PAUSE), `pubsub` (shared subscriptions).
 
 pub mod accounts;
 pub mod audit;
@@ -17,6 +17,7 @@ pub mod lanes;
 pub mod loss;
 pub mod mget;
 pub mod output;
+pub mod pause;
 pub mod pieces;
 pub mod publish;
 pub mod pubsub;
@@ -93,7 +94,8 @@ impl Worker {
             Err(refusal) => return self.refused(session, row.name.replace('|', " "), refusal),
         };
         // However many names: a client's subscriptions lie together.
-        if args.raw.len() > self.settings.upstream.large_request_bytes && class != Class::Subscribe {
+        let large = args.raw.len() > self.settings.upstream.large_request_bytes && class != Class::Subscribe;
+        if large || self.is_held(row, class) {
             return Flow::Dedicated(class);
         }
         match class {
@@ -116,6 +118,13 @@ impl Worker {
         }
         session.spoken();
         Flow::Next
+    }
+
+    /// Whether a command for the lane would be held there by a CLIENT PAUSE, and all that comes behind it.
+    #[inline]
+    fn is_held(&self, row: &Row, class: Class) -> bool {
+        let may_be = matches!(class, Class::Plain | Class::Write | Class::Script | Class::Sweep);
+        may_be && self.peers.pause.is_on() && row.is_held_by_pause()
     }
 
     /// Replies that tell of the server what is not quite so for our clients are corrected.
@@ -225,7 +234,7 @@ impl Worker {
                 let error = Error::SubscribeMode(String::from_utf8_lossy(&name).into_owned());
                 return self.refuse(session, Class::Unknown, &error);
             }
-            Some(Some(_)) if !rides || !small => return Flow::Dedicated(Class::Unknown),
+            Some(Some(_)) if !rides || !small || self.peers.pause.is_on() => return Flow::Dedicated(Class::Unknown),
             Some(Some(_)) => {}
         }
         let learned = self.learned.borrow().get(&name).cloned().flatten();

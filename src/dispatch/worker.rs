@@ -14,6 +14,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::fence::Hold;
 use super::lane::{After, Rewrite, Ticket, TrackedLane, Waiter};
+use super::pause::Pause;
 use super::pubsub::audience::Audience;
 use super::pubsub::hub::Hub;
 use super::session::{Flushed, Session};
@@ -45,6 +46,8 @@ pub enum Message {
         from: usize,
         /// What it calls it.
         id: u64,
+        /// On all that have anything under way, rather than on those that pushes could touch.
+        all: bool,
     },
     /// They have returned.
     Fenced {
@@ -63,6 +66,8 @@ pub struct Peers {
     pub busy: Vec<AtomicBool>,
     /// Who is subscribed to what.
     pub audience: Audience,
+    /// Until when upstream holds writes.
+    pub pause: Pause,
 }
 
 /// What a worker needs of the configuration.

@@ -9,6 +9,7 @@ mod client;
 mod fanout;
 mod hello;
 mod leaks;
+mod pause;
 mod pubsub;
 mod refusals;
 mod tracking;

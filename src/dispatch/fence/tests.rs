@@ -47,6 +47,7 @@ fn first_of_three(command_timeout: Duration) -> (Rc<Worker>, [UnboundedReceiver<
             senders,
             busy: [true, true, false].map(AtomicBool::new).into(),
             audience: Audience::default(),
+            pause: Default::default(),
         }),
         policy: Policy::new(&[], &[], &[]),
         registry,
@@ -64,7 +65,7 @@ fn held(worker: &Worker) -> Rc<Hold> {
 
 fn asked(inbox: &mut UnboundedReceiver<Message>) -> Option<u64> {
     match inbox.try_recv() {
-        Ok(Message::Fence { from: 0, id }) => Some(id),
+        Ok(Message::Fence { from: 0, id, all: false }) => Some(id),
         _ => None,
     }
 }

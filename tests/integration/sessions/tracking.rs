@@ -132,3 +132,22 @@ fn who_shares_subscriptions_and_watches_may_subscribe_to_its_own_invalidations()
     assert_eq!(client.line("SUBSCRIBE __redis__:invalidate").items()[0].text(), "subscribe");
     assert_eq!(client.line("PING"), V::Simple("PONG".into()));
 }
+
+#[test]
+fn a_redirection_names_its_client_when_that_has_left() {
+    let server = Server::redis();
+    let sidecar = Sidecar::start(&server, "");
+    // Ids here and upstream are not the same.
+    let others = [(); 9].map(|()| sidecar.conn().line("CLIENT ID").int());
+    let (mut target, mut tracker) = (sidecar.conn(), sidecar.conn3());
+    let id = target.line("CLIENT ID").int();
+    assert!(id > others[8], "{id}");
+    target.line("SUBSCRIBE __redis__:invalidate");
+    assert_eq!(tracker.line(&format!("CLIENT TRACKING on REDIRECT {id}")), V::Simple("OK".into()));
+    assert_eq!(tracker.line("CLIENT GETREDIR").int(), id);
+    drop(target);
+    let subscribers = || server.outside("PUBSUB NUMSUB __redis__:invalidate").items()[1].int();
+    eventually("its connection has gone", || subscribers() == 0);
+    assert_eq!(tracker.line("CLIENT GETREDIR").int(), id);
+    assert_eq!(tracker.line("CLIENT TRACKINGINFO").field("redirect"), Some(&V::Int(id)));
+}
