@@ -1,5 +1,6 @@
 //! The application's side: `listener` accepts, `connection` serves one client, `dedicated`, `checkout`, `effects`,
-//! `expect` and `patience` when it needs a connection of its own, `local` and `list` answer what is answered here, `registry` knows all clients.
+//! `expect` and `patience` when it needs a connection of its own, `local` and `list` answer what is answered here,
+//! `registry` knows all clients.
 
 mod checkout;
 pub mod config;
