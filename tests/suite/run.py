@@ -6,6 +6,7 @@
     tests/suite/run.py unit/type/list ...   these
     tests/suite/run.py --unskipped          the skip list's tests too: which of them still differ?
     tests/suite/run.py --settings 'threads = 4'
+    tests/suite/run.py --record             all units; what passes is written down for docs/compatibility.md
 
 Each unit meets a fresh server, and on the second way a fresh sidecache before another fresh server. A test that passes
 directly and not through the sidecache is a difference, unless skips.toml names it with a reason: then it is run on
@@ -343,11 +344,23 @@ def report(unit, direct, through, differing, needless):
     sys.stdout.flush()
 
 
+def record(counts, skips):
+    """What docs/compatibility.md is made of, beside the skip list."""
+    version = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=True).stdout
+    lines = ["# How many tests of Redis's own suite pass before a server and before a sidecache; run.py --record writes it.",
+             "# docs/compatibility.md is made of it: UPDATE_DOCS=1 cargo test",
+             f'server = "Redis {re.search(r"v=([0-9.]+)", version)[1]}"']
+    for unit, (direct, through) in sorted(counts.items()):
+        lines += ["", "[[unit]]", f'name = "{unit}"', f"direct = {direct}", f"through = {through}", f"skipped = {len(skips.get(unit, ()))}"]
+    (HERE / "results.toml").write_text("\n".join(lines) + "\n")
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("units", nargs="*", help="units, as 'unit/type/list' (default: all)")
     parser.add_argument("--quick", action="store_true", help="only the units that take seconds")
     parser.add_argument("--unskipped", action="store_true", help="run the tests of the skip list too")
+    parser.add_argument("--record", action="store_true", help="write results.toml, if nothing differs")
     parser.add_argument("--program", type=pathlib.Path, default=ROOT / "target/release/sidecache", help="the sidecache")
     parser.add_argument("--settings", default="", help="of the sidecache, as TOML: 'threads = 4'")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="units at once")
@@ -356,6 +369,8 @@ def arguments():
     parser.add_argument("--bound", type=int, default=600, help="seconds for a unit on one way")
     parser.add_argument("--keep", type=pathlib.Path, help="a folder for what the suite printed")
     options = parser.parse_args()
+    if options.record and (options.units or options.quick or options.unskipped):
+        parser.error("--record is about all units, without the skip list's tests")
     options.tclsh = next(filter(None, map(shutil.which, ("tclsh8.6", "tclsh8.5", "tclsh"))), None)
     options.program = options.program.resolve()
     for there, what in ((options.tclsh, "tclsh"), (SUITE.is_dir(), SUITE), (options.program.exists(), options.program)):
@@ -371,15 +386,18 @@ def main():
     units = options.units or (QUICK if options.quick else QUICK + SLOW)
     skips = load_skips(HERE / "skips.toml")
     print(f"{'unit':28} direct through differing")
-    total, failed = 0, False
+    total, failed, counts = 0, False, {}
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         runs = {pool.submit(run_unit, unit, skips, options): unit for unit in units}
         for run in concurrent.futures.as_completed(runs):
             direct, through, differing, needless = run.result()
             report(runs[run], direct, through, differing, needless)
             total += len(differing)
+            counts[runs[run]] = direct.count("ok"), through.count("ok")
             failed |= bool(differing) or not (direct.ended or direct.tests)
     print(f"{total} tests differ; {sum(map(len, skips.values()))} are on the skip list")
+    if options.record and not failed:
+        record(counts, skips)
     sys.exit(failed)
 
 

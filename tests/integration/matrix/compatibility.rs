@@ -1,4 +1,5 @@
-//! docs/compatibility.md: how each command goes and what differs, from the table and from what the matrix leaves out.
+//! docs/compatibility.md: how each command goes and what differs, from the table and from what the matrix leaves out; and
+//! what passes of Redis's own test suite.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -20,8 +21,8 @@ const BEGIN: &str = "\
 # Compatibility
 
 How each command of Redis 7.0 and Valkey 9.1 goes through sidecache, and what a client can notice. Made from the command
-table and from the tests in [tests/integration/matrix](../tests/integration/matrix); `UPDATE_DOCS=1 cargo test` writes it
-anew.
+table, from the tests in [tests/integration/matrix](../tests/integration/matrix) and from the last run of [Redis's own test
+suite](#rediss-own-test-suite); `UPDATE_DOCS=1 cargo test` writes it anew.
 
 The tests tell every command to a server and, through sidecache, to its twin, in RESP2 and in RESP3: cold, warm until it is
 served from memory, in a transaction that arrives in one write, in one that arrives line by line, with its keys, without
@@ -73,7 +74,7 @@ fn document() -> String {
         let test = test.map_or(String::new(), |test| format!("`{test}`"));
         let _ = writeln!(text, "| `{}` | {reason} | {test} |", title(name));
     }
-    text
+    text + &crate::suite::section()
 }
 
 fn title(name: &str) -> String {
