@@ -3,9 +3,9 @@
 //!
 //! Around it: `worker` (what a thread owns), `session` (one client), `replies` and `output` (what it is owed), `read`
 //! and `mget` (the cache's ways), `block` (transactions on the lane), `lane` and `turn` (what arrives), `lanes` and
-//! `accounts` (which there are), `loss` (one comes and goes), `pieces` (large replies), `fence` (news must not overtake), `retry` (reads
-//! after a lost connection), `audit`, `info` (INFO's section of ours), `publish` (gauges), `pause`
-//! (CLIENT PAUSE), `pubsub` (shared subscriptions).
+//! `accounts` (which there are), `loss` (one comes and goes), `pieces` (large replies), `fence` (news must not
+//! overtake), `retry` (reads after a lost connection), `pubsub` (shared subscriptions), `pause` (CLIENT PAUSE), `audit`,
+//! `info` (INFO's section of ours), `publish` (gauges).
 
 pub mod accounts;
 pub mod audit;
