@@ -151,6 +151,24 @@ fn wait_counts_the_replicas_that_have_the_clients_writes() {
 }
 
 #[test]
+fn waitaof_counts_who_has_the_clients_writes_on_disk() {
+    let kept = ["--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0"];
+    let server = Server::with(Kind::Valkey, &kept);
+    let upstream = format!("127.0.0.1 {}", server.port());
+    let replica = Server::with(Kind::Valkey, &[&kept[..], &["--replicaof", &upstream]].concat());
+    let sidecar = Sidecar::start(&server, "");
+    let online = |replica: &String| replica.contains("state=online");
+    eventually("the replica is in step", || server.info("replication").get("slave0").is_some_and(online));
+    let mut conn = sidecar.conn();
+    conn.line("SET k 1");
+    assert_eq!(conn.line("WAITAOF 1 1 8000"), V::Array(vec![V::Int(1), V::Int(1)]));
+    replica.stop();
+    conn.line("SET k 2");
+    assert_eq!(conn.line("WAITAOF 1 1 50"), V::Array(vec![V::Int(1), V::Int(0)]));
+    replica.cont();
+}
+
+#[test]
 fn a_running_script_is_killed_from_another_client() {
     let server = Server::redis();
     let sidecar = Sidecar::start(&server, "upstream.command_timeout = '20s'");
