@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,6 @@ enum Flow {
 struct Way {
     state: Mutex<WayState>,
     changed: Condvar,
-    bytes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -57,6 +56,8 @@ struct WayState {
     cut: bool,
     /// The first bytes of the stream.
     start: Vec<u8>,
+    /// How many were read.
+    bytes: u64,
 }
 
 /// One connection through the link.
@@ -140,9 +141,10 @@ impl Connection {
         self.open.load(Ordering::SeqCst)
     }
 
-    /// Bytes read in this direction, passed on or not.
+    /// Bytes read in this direction, passed on or not. What is counted has met its fate (`resume` does not reach what
+    /// was swallowed), and what has passed is counted.
     pub fn bytes(&self, dir: Dir) -> u64 {
-        self.way(dir).bytes.load(Ordering::SeqCst)
+        self.way(dir).state.lock().unwrap().bytes
     }
 
     /// Whether `text` occurs in the first bytes of this direction: which connection is this?
@@ -161,13 +163,12 @@ impl Connection {
             self.change(dir, |way| {
                 let room = REMEMBERED.saturating_sub(way.start.len()).min(length);
                 way.start.extend_from_slice(&chunk[..room]);
+                way.bytes += length as u64;
                 if way.flow != Flow::Swallows {
                     way.queue.push_back((Instant::now(), chunk[..length].to_vec()));
                 }
                 ended |= way.cut;
             });
-            // What is counted has met its fate: `resume` does not reach what was swallowed.
-            self.way(dir).bytes.fetch_add(length as u64, Ordering::SeqCst);
             if ended {
                 return;
             }
