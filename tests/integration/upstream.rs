@@ -237,7 +237,8 @@ fn pools_keep_to_their_limit_and_to_upstreams_words() {
     let address = at(server.addr());
     run(async {
         let pool = pools(address.clone(), Identity::new("", "secret"), |config| {
-            config.pool.wait_timeout = Duration::from_secs(1);
+            // Long enough for the two that connect.
+            config.pool.wait_timeout = Duration::from_secs(4);
         });
         let (mut one, two) = (get(&pool).await, get(&pool).await);
         assert!(matches!(pool.get(PoolKind::Transactions).await, Err(PoolError::Exhausted { limit: 2, .. })));

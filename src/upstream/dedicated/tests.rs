@@ -10,6 +10,8 @@ use super::*;
 use crate::net::Listener;
 use crate::upstream::identity::Identity;
 
+const PATIENCE: Duration = Duration::from_secs(60);
+
 const HELLO: &str = "*2\r\n$5\r\nproto\r\n:3\r\n+OK\r\n:1\r\n";
 
 /// An upstream that shakes hands and then echoes.
@@ -59,7 +61,10 @@ impl Upstream {
     }
 
     fn pools(&self, change: impl FnOnce(&mut Config)) -> Dedicated {
-        let mut config = Config::default();
+        // Patience that no busy machine uses up.
+        let mut config = Config { connect_timeout: PATIENCE, ..Config::default() };
+        config.pool.wait_timeout = PATIENCE;
+        config.waiting_pool.wait_timeout = PATIENCE;
         config.pool.max = 2;
         change(&mut config);
         Dedicated::new(self.address.clone(), &Identity::default().into(), &config)
@@ -170,7 +175,8 @@ fn connections_that_died_or_spoke_while_resting_are_not_handed_out() {
 fn the_limit_holds_and_the_wait_ends_when_one_comes_back_or_the_time_is_up() {
     run(async {
         let upstream = Upstream::start();
-        let pools = Rc::new(upstream.pools(|config| config.pool.wait_timeout = Duration::from_secs(1)));
+        // Long enough for the two that connect.
+        let pools = Rc::new(upstream.pools(|config| config.pool.wait_timeout = Duration::from_secs(4)));
         let (one, two) = (get(&pools).await, get(&pools).await);
         let error = pools.get(PoolKind::Transactions).await.unwrap_err();
         assert!(matches!(error, PoolError::Exhausted { limit: 2, .. }), "{error}");

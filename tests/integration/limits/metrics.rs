@@ -58,8 +58,7 @@ fn every_metric_moves_when_what_it_counts_happens() {
     let sidecar = Sidecar::start(
         &link,
         "cache.audit_every = 2\ncache.bytes = '1MiB'\nclient.max_clients = 40\n\
-         upstream.pool.max = 1\nupstream.pool.wait_timeout = '4s'\nclient.output_pause_bytes = '64KiB'\n\
-         upstream.command_timeout = '2s'",
+         upstream.pool.max = 1\nclient.output_pause_bytes = '64KiB'",
     );
     crate::faults::allow_loss(&sidecar);
     let mut seen = Seen::default();
@@ -83,7 +82,8 @@ fn every_metric_moves_when_what_it_counts_happens() {
     pools_and_clients(&sidecar, &mut seen);
     orders(&server, &mut seen);
     idle_and_fat(&server, &mut seen);
-    losses(&server, &link, &sidecar, &mut seen);
+    losses(&link, &sidecar, &mut seen);
+    timeouts(&server, &mut seen);
     seen.look(&sidecar);
     let families = FAMILIES.iter().map(|family| family.name);
     let still: Vec<&str> = families.filter(|name| !seen.moved(name)).collect();
@@ -165,7 +165,7 @@ fn orders(server: &Server, seen: &mut Seen) {
 /// A client that says nothing is closed, and a value too large to keep is read past the cache.
 fn idle_and_fat(server: &Server, seen: &mut Seen) {
     server.conn().call(&["SET", "fat", &"x".repeat(400_000)]);
-    let sidecar = Sidecar::start(server, "client.idle_timeout = '2s'");
+    let sidecar = Sidecar::start(server, "client.idle_timeout = '5s'");
     let mut conn = sidecar.conn();
     (0..4).for_each(|_| assert_eq!(conn.call(&["GET", "fat"]).len(), 400_011));
     conn.expect_closed();
@@ -173,33 +173,14 @@ fn idle_and_fat(server: &Server, seen: &mut Seen) {
     seen.shows(&sidecar, "sidecache_cache_bypass_total");
 }
 
-/// Lost connections, silence, late replies, retries, backoff.
-fn losses(server: &Server, link: &Link, sidecar: &Sidecar, seen: &mut Seen) {
+/// Lost connections, retries.
+fn losses(link: &Link, sidecar: &Sidecar, seen: &mut Seen) {
     let mut conn = sidecar.conn();
     eventually("it answers", || conn.line("GET r1") == V::Nil);
-    let mut reader = sidecar.conn();
-    let lane = || link.those(|connection| connection.said(Dir::ToServer, "TRACKING"));
-    // Ever slower, but not as fast as time goes by, or nothing would pass: tombstones and late replies. On a
-    // machine that is itself too slow the lane is lost instead: then once more.
-    for _ in 0..5 {
-        for n in 0..60 {
-            lane().iter().for_each(|lane| lane.delay(Dir::ToClient, Duration::from_millis(45 * n)));
-            reader.send(&["LLEN", &format!("l{n}")]);
-            pass(Duration::from_millis(70));
-        }
-        lane().iter().for_each(|lane| lane.delay(Dir::ToClient, Duration::ZERO));
-        (0..60).for_each(|_| drop(reader.value()));
-        eventually("all late replies are in", || sidecar.metric("sidecache_lane_fifo_commands") == 0.0);
-        seen.look(sidecar);
-        if seen.moved("sidecache_late_replies_total") {
-            break;
-        }
-        eventually("it answers", || matches!(conn.line("LLEN l"), V::Int(_)));
-    }
     // Written and lost with its connection, before its patience has ended.
     let mut tries = 0;
     eventually("a read is sent again", || {
-        let lanes = lane();
+        let lanes = link.those(|connection| connection.said(Dir::ToServer, "TRACKING"));
         let written = || lanes.iter().map(|lane| lane.bytes(Dir::ToServer)).sum::<u64>();
         let before = written();
         lanes.iter().for_each(|lane| lane.hold(Dir::ToServer));
@@ -212,6 +193,32 @@ fn losses(server: &Server, link: &Link, sidecar: &Sidecar, seen: &mut Seen) {
         seen.look(sidecar);
         seen.moved("sidecache_retries_total")
     });
+}
+
+/// Silence, late replies, backoff: by one with less patience, though more than a standstill of the machine uses up.
+fn timeouts(server: &Server, seen: &mut Seen) {
+    let link = Link::to(server.addr());
+    let sidecar = &Sidecar::start(&link, "upstream.command_timeout = '4s'");
+    crate::faults::allow_loss(sidecar);
+    let (mut conn, mut reader) = (sidecar.conn(), sidecar.conn());
+    let lane = || link.those(|connection| connection.said(Dir::ToServer, "TRACKING"));
+    // Ever slower, but not as fast as time goes by, or nothing would pass: tombstones and late replies. On a
+    // machine that is itself too slow the lane is lost instead: then once more.
+    for _ in 0..5 {
+        for n in 0..80 {
+            lane().iter().for_each(|lane| lane.delay(Dir::ToClient, Duration::from_millis(65 * n)));
+            reader.send(&["LLEN", &format!("l{n}")]);
+            pass(Duration::from_millis(70));
+        }
+        lane().iter().for_each(|lane| lane.delay(Dir::ToClient, Duration::ZERO));
+        (0..80).for_each(|_| drop(reader.value()));
+        eventually("all late replies are in", || sidecar.metric("sidecache_lane_fifo_commands") == 0.0);
+        seen.look(sidecar);
+        if seen.moved("sidecache_late_replies_total") {
+            break;
+        }
+        eventually("it answers", || matches!(conn.line("LLEN l"), V::Int(_)));
+    }
     seen.shows(sidecar, "sidecache_lane_fifo_commands");
     // More than the kernel's buffers take: bytes wait in the lane.
     server.stop();
@@ -224,7 +231,7 @@ fn losses(server: &Server, link: &Link, sidecar: &Sidecar, seen: &mut Seen) {
     server.cont();
     drop(conn);
     sending.join().unwrap();
-    fence_timed_out(link, sidecar, seen);
+    fence_timed_out(&link, sidecar, seen);
 }
 
 /// One lane must be fenced for what another's script has done, and does not answer.

@@ -24,6 +24,12 @@ use super::wait::{PATIENCE, eventually, holds_within};
 /// How long a sidecache may take to end after SIGTERM before it is killed.
 const END: Duration = Duration::from_secs(5);
 
+/// Of `[upstream]`: on a machine that stands still for seconds nothing is given up, unless a test is about that. Less
+/// than the tests' own patience, so that errors come before it ends; and what is left of a command's time when it has
+/// waited for a connection is time enough to send it again.
+const UNHURRIED: &str = "command_timeout = \"8s\"\nconnect_timeout = \"4s\"\n\
+                         pool.wait_timeout = \"8s\"\nwaiting_pool.wait_timeout = \"8s\"\n";
+
 /// Whatever a sidecache can stand in front of.
 pub trait Upstream {
     /// Its URL for `upstream.url`.
@@ -129,7 +135,8 @@ impl Sidecar {
         let (port, admin_port) = (Port::free(), Port::free());
         let socket = folder.path().join("client.sock");
         let own = format!(
-            "[client]\nlisten = [\"127.0.0.1:{}\", \"unix:{}\"]\ndrain_timeout = \"2s\"\n[upstream]\nurl = \"{url}\"\n\
+            "[client]\nlisten = [\"127.0.0.1:{}\", \"unix:{}\"]\ndrain_timeout = \"2s\"\n\
+             [upstream]\nurl = \"{url}\"\n{UNHURRIED}\
              [admin]\nlisten = \"127.0.0.1:{}\"\n[log]\nlevel = \"info,sidecache=debug\"\n",
             port.number,
             socket.display(),
@@ -209,14 +216,19 @@ impl Sidecar {
     /// `GET path` on the admin port: status and body.
     #[track_caller]
     pub fn http(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.admin_addr()).unwrap();
+        self.try_http(path).expect("an HTTP response")
+    }
+
+    /// As `http`; `None` if there is no whole answer, since the process ends.
+    pub fn try_http(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(self.admin_addr()).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let request = format!("GET {path} HTTP/1.0\r\nHost: sidecache\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).unwrap();
+        stream.write_all(request.as_bytes()).ok()?;
         let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").expect("an HTTP response");
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_string())
+        stream.read_to_string(&mut text).ok()?;
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_string()))
     }
 
     /// All series of /metrics by name and labels, the labels in alphabetical order.
