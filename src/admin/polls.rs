@@ -38,10 +38,8 @@ struct Seen {
 pub async fn watch(target: impl Fn() -> Option<Target>, shared: Arc<Shared>, max_staleness: Duration) {
     let period = (max_staleness / 2).clamp(PERIOD_MIN, PERIOD_MAX);
     let mut seen = Seen::default();
-    // The first poll comes before the first client: what it sees is what later ones are compared with.
-    shared.active.notify_one();
     loop {
-        shared.active.notified().await;
+        // The first poll comes before the first client: what it sees is what later ones are compared with.
         let mut quiet = 0;
         while quiet < QUIET_MAX {
             quiet = if shared.activity.swap(0, Ordering::Relaxed) > 0 { 0 } else { quiet + 1 };
@@ -53,6 +51,11 @@ pub async fn watch(target: impl Fn() -> Option<Target>, shared: Arc<Shared>, max
             }
         }
         shared.unwatched.store(true, Ordering::SeqCst);
+        tracing::debug!("background polls rest");
+        // It may have rung while they did not rest, and nothing happened since.
+        while shared.activity.load(Ordering::Relaxed) == 0 {
+            shared.active.notified().await;
+        }
     }
 }
 
