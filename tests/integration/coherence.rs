@@ -8,7 +8,7 @@ use crate::support::{Conn, Dir, V, eventually};
 
 pub mod stage;
 
-use stage::{Stage, with_workers};
+use stage::{Stage, with_workers, with_workers_timeless};
 
 const COALESCED: &str = "sidecache_commands_total{class=\"read\",outcome=\"coalesced\"}";
 const MISSES: &str = "sidecache_commands_total{class=\"read\",outcome=\"miss\"}";
@@ -35,7 +35,7 @@ fn padding() -> String {
 
 #[test]
 fn hot_reads_cost_upstream_next_to_nothing() {
-    with_workers("", |stage| {
+    with_workers_timeless("", |stage| {
         let keys: Vec<String> = (0..100).map(|i| format!("hot:{i}")).collect();
         for key in &keys {
             stage.server.outside(&format!("SET {key} {key}"));
@@ -58,17 +58,17 @@ fn hot_reads_cost_upstream_next_to_nothing() {
 #[test]
 fn a_thousand_readers_of_a_missing_key_cost_one_fetch_per_worker() {
     // However long the machine takes for a thousand of them, the last may join what the first began.
-    with_workers("cache.max_staleness = '1m'\nupstream.command_timeout = '1m'", |stage| {
+    with_workers_timeless("upstream.command_timeout = '1m'", |stage| {
         let mut readers: Vec<Conn> = (0..1000).map(|_| stage.sidecar.conn()).collect();
         // Every worker's lane is up.
         readers.iter_mut().take(32).for_each(|reader| assert_eq!(reader.line("EXISTS x"), V::Int(0)));
         stage.server.reset_calls();
         let asked = || stage.sidecar.metric(MISSES) + stage.sidecar.metric(COALESCED);
         let before = asked();
-        stage.link.hold();
+        stage.lanes().iter().for_each(|lane| lane.hold(Dir::ToClient));
         readers.iter_mut().for_each(|reader| reader.send(&["GET", "missing"]));
         eventually("all have asked", || asked() - before >= 1000.0);
-        stage.link.resume();
+        stage.lanes().iter().for_each(|lane| lane.resume(Dir::ToClient));
         readers.iter_mut().for_each(|reader| assert_eq!(reader.value(), V::Nil));
         let gets = stage.server.calls("get");
         assert!((1..=stage.threads as u64).contains(&gets), "{gets} fetches by {} workers", stage.threads);

@@ -23,9 +23,9 @@ fn new() -> V {
     V::bulk("new")
 }
 
-/// A lease that outlasts the test: what goes upstream is a matter of order here, not of time.
+/// What goes upstream is a matter of order here, not of time.
 fn one_worker(toml: &str) -> Stage {
-    let stage = Stage::new(Kind::Redis, 1, &format!("cache.max_staleness = '1m'\n{toml}"));
+    let stage = Stage::timeless(Kind::Redis, 1, toml);
     stage.server.outside("MSET k old j old");
     assert_eq!(stage.sidecar.conn().line("EXISTS k"), V::Int(1));
     stage.server.reset_calls();

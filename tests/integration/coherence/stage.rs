@@ -25,6 +25,13 @@ pub fn with_workers(toml: &str, body: impl Fn(&Stage)) {
     }
 }
 
+/// As `with_workers`, on stages as of `Stage::timeless`.
+pub fn with_workers_timeless(toml: &str, body: impl Fn(&Stage)) {
+    for threads in [1, 4] {
+        body(&Stage::timeless(Kind::Redis, threads, toml));
+    }
+}
+
 impl Stage {
     /// A stage; the user `app` with the password `secret` may do everything.
     pub fn new(kind: Kind, threads: usize, toml: &str) -> Stage {
@@ -33,6 +40,25 @@ impl Stage {
         let link = Link::to(server.addr());
         let sidecar = Sidecar::start(&link, &format!("threads = {threads}\n{toml}"));
         Stage { sidecar, link, server, threads }
+    }
+
+    /// A stage where no standstill drops what is cached: how many reads go upstream is not a matter of time. The lease
+    /// outlasts the test, and the background polls are denied INFO, so that none can come too late.
+    pub fn timeless(kind: Kind, threads: usize, toml: &str) -> Stage {
+        let server = Server::with(kind, &[]);
+        server.outside("ACL SETUSER app on >secret ~* &* +@all");
+        server.outside("ACL SETUSER unpolled on >secret ~* &* +@all -info");
+        let link = Link::to(server.addr());
+        let timeless = "upstream.user = 'unpolled'\nupstream.password = 'secret'\ncache.max_staleness = '1m'";
+        let sidecar = Sidecar::start(&link, &format!("threads = {threads}\n{timeless}\n{toml}"));
+        sidecar.allow_log("upstream denies INFO");
+        Stage { sidecar, link, server, threads }
+    }
+
+    /// How many background polls have begun.
+    pub fn polls(&self) -> usize {
+        let polls = |connection: &std::sync::Arc<Connection>| connection.times_said(Dir::ToServer, "commandstats");
+        self.link.connections().iter().map(polls).sum()
     }
 
     /// Clients on every worker, and one more there as the user `app`: each on a lane of its own.

@@ -153,6 +153,12 @@ impl Connection {
         state.start.windows(text.len()).any(|window| window == text.as_bytes())
     }
 
+    /// How often `text` occurs there.
+    pub fn times_said(&self, dir: Dir, text: &str) -> usize {
+        let state = self.way(dir).state.lock().unwrap();
+        state.start.windows(text.len()).filter(|window| *window == text.as_bytes()).count()
+    }
+
     /// Reads one end until it closes.
     fn read(&self, dir: Dir, from: &TcpStream) {
         let mut chunk = [0; 64 * 1024];
