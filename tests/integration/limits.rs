@@ -7,7 +7,7 @@ mod metrics;
 mod pools;
 mod workers;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
@@ -37,12 +37,13 @@ fn ticks(sidecar: &Sidecar) -> u64 {
 fn an_idle_process_is_small_and_costs_nothing() {
     let server = Server::redis();
     let sidecar = Sidecar::start(&server, "");
-    let (memory, before) = (rss(&sidecar), ticks(&sidecar));
+    let (memory, before, begun) = (rss(&sidecar), ticks(&sidecar), Instant::now());
     pass(Duration::from_secs(3));
     let used = ticks(&sidecar) - before;
-    println!("{} KiB, {used} ticks in 3 s", memory / 1024);
+    let seconds = begun.elapsed().as_secs_f64();
+    println!("{} KiB, {used} ticks in {seconds:.1} s", memory / 1024);
     // Generous: a debug build on a busy machine. The budgets proper are the benchmark's.
-    assert!(memory < 32 << 20 && used <= 6, "{memory} {used}");
+    assert!(memory < 32 << 20 && used as f64 <= 2.0 * seconds, "{memory} {used}");
 }
 
 #[test]
@@ -96,10 +97,13 @@ fn exhausted_file_descriptors_pause_the_acceptor_and_do_no_lasting_harm() {
     // The admin server has no descriptor left either: the log must tell.
     let complaints = || sidecar.logs().iter().filter(|line| line.contains("cannot accept a client")).count();
     eventually("the acceptor complains", || complaints() >= 3);
-    let (before, said) = (ticks(&sidecar), complaints());
+    let (before, said, begun) = (ticks(&sidecar), complaints(), Instant::now());
     pass(Duration::from_secs(1));
-    assert!(ticks(&sidecar) - before < 30, "it spins");
-    assert!(complaints() - said < 10, "it floods the log");
+    let (used, more) = (ticks(&sidecar) - before, complaints() - said);
+    // Of what the pass has really taken.
+    let seconds = begun.elapsed().as_secs_f64();
+    assert!((used as f64) < 30.0 * seconds, "it spins: {used} ticks in {seconds:.1} s");
+    assert!((more as f64) < 10.0 * seconds, "it floods the log: {more} lines in {seconds:.1} s");
     assert_eq!(first.line("SET k 1"), V::Simple("OK".into()));
     conns.truncate(5);
     eventually("new clients are served", || {

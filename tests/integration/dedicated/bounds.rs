@@ -3,16 +3,17 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use super::{in_use, ok, send_all};
 use crate::support::link::Dir;
 use crate::support::resp::{encode, words};
 use crate::support::sidecar::Upstream;
-use crate::support::wait::{PATIENCE, pass};
+use crate::support::wait::PATIENCE;
 use crate::support::{Link, Server, Sidecar, V, eventually};
 
-const SHORT: &str = "upstream.command_timeout = '1s'\nupstream.connect_timeout = '500ms'";
+/// Patience that a test can outwait, and that no standstill of a busy machine uses up.
+const SHORT: &str = "upstream.command_timeout = '4s'";
 
 fn short(upstream: &(impl Upstream + ?Sized)) -> Sidecar {
     let sidecar = Sidecar::start(upstream, SHORT);
@@ -45,7 +46,7 @@ fn what_waits_for_others_may_wait_in_a_conversation_and_all_else_may_not() {
     let sidecar = short(&server);
     let mut waiting = sidecar.conn();
     assert_eq!(waiting.line("WATCH k"), ok());
-    send_all(&mut waiting, &["BLPOP q 2.5", "GET k"]);
+    send_all(&mut waiting, &["BLPOP q 5", "GET k"]);
     assert_eq!(waiting.value(), V::Nil);
     assert_eq!(waiting.value(), V::Nil);
     let mut subscriber = sidecar.conn3();
@@ -64,7 +65,7 @@ fn what_waits_for_others_may_wait_in_a_conversation_and_all_else_may_not() {
 #[test]
 fn a_silent_client_in_a_conversation_is_idle_and_one_that_waits_to_be_told_is_not() {
     let server = Server::redis();
-    let sidecar = Sidecar::start(&server, "client.idle_timeout = '2s'");
+    let sidecar = Sidecar::start(&server, "client.idle_timeout = '5s'");
     let mut told = [sidecar.conn(), sidecar.conn(), sidecar.conn()];
     for (conn, line) in told.iter_mut().zip(["SUBSCRIBE c", "MONITOR", "BLPOP q 0"]) {
         conn.send(&words(line));
@@ -83,25 +84,28 @@ fn a_silent_client_in_a_conversation_is_idle_and_one_that_waits_to_be_told_is_no
     assert!(matches!(told[1].value(), V::Simple(_)));
 }
 
-/// A server's address that reads what is large slowly, and tells how much of it came.
-fn slow_reader(server: &Server) -> (String, Receiver<usize>) {
+/// A server's address that reads nothing that is large until it may, and tells how much of it came.
+fn slow_reader(server: &Server, may: Receiver<()>) -> (String, Receiver<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (url, target) = (format!("redis://{}", listener.local_addr().unwrap()), server.addr());
     let (tell, told) = channel();
+    let may = Arc::new(Mutex::new(may));
     std::thread::spawn(move || {
         for client in listener.incoming() {
             let (mut from, mut to) = (client.unwrap(), TcpStream::connect(target).unwrap());
             let (mut back, mut answers) = (from.try_clone().unwrap(), to.try_clone().unwrap());
             std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
-            let tell = tell.clone();
+            let (tell, may) = (tell.clone(), Arc::clone(&may));
             std::thread::spawn(move || {
                 let (mut chunk, mut large) = ([0; 16 * 1024], 0);
                 while let Ok(length @ 1..) = from.read(&mut chunk) {
                     if large == 0 && length < chunk.len() {
                         to.write_all(&chunk[..length]).unwrap();
                     } else {
+                        if large == 0 {
+                            may.lock().unwrap().recv().unwrap();
+                        }
                         large += length;
-                        pass(Duration::from_millis(100));
                     }
                 }
                 if large > 0 {
@@ -116,13 +120,16 @@ fn slow_reader(server: &Server) -> (String, Receiver<usize>) {
 #[test]
 fn a_large_write_that_was_given_up_is_not_delivered_any_more() {
     let server = Server::redis();
-    let (url, told) = slow_reader(&server);
+    let (let_it_read, may) = channel();
+    let (url, told) = slow_reader(&server, may);
     let sidecar = short(url.as_str());
     let mut conn = sidecar.conn();
     // The kernel has taken all of it when patience ends, and would go on delivering it.
     let large = "x".repeat(1 << 20);
     let text = conn.ask(&["SET", "k", &large]).text();
     assert!(text.starts_with("ERR sidecache: "), "{text}");
+    eventually("its connection is closed", || in_use(&sidecar, "transaction") == 0.0);
+    let_it_read.send(()).unwrap();
     let delivered = told.recv_timeout(PATIENCE).unwrap();
     assert!(delivered < 1 << 20, "{delivered} bytes were delivered");
     assert_eq!([conn.line("SET k new"), conn.line("GET k")], [ok(), V::bulk("new")]);

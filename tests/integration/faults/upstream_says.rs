@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{IMPATIENT, allow_loss, is_ready};
+use super::{allow_loss, is_ready};
 use crate::support::resp::{encode, words};
 use crate::support::{Kind, Scripted, Server, Sidecar, V, eventually};
 
@@ -58,7 +58,7 @@ fn a_loading_upstream_says_so_itself_and_nothing_of_it_is_cached() {
 fn an_upstream_with_too_many_clients_says_so_itself_until_it_has_room() {
     let server = Server::with(Kind::Redis, &["--maxclients", "3"]);
     let others = [server.admitted(), server.admitted(), server.admitted()];
-    let sidecar = Sidecar::start_alone(&server, IMPATIENT);
+    let sidecar = Sidecar::start_alone(&server, "upstream.backoff_max = '100ms'");
     allow_loss(&sidecar);
     let mut conn = sidecar.conn();
     let text = conn.line("GET k").text();

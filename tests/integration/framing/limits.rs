@@ -116,7 +116,7 @@ fn a_reply_beyond_the_output_limit_closes_a_client_that_does_not_read() {
 
 #[test]
 fn an_idle_client_is_closed_and_one_that_waits_is_not() {
-    let (server, sidecar) = started("client.idle_timeout = '2s'");
+    let (server, sidecar) = started("client.idle_timeout = '5s'");
     let (mut idle, mut blocked, mut subscribed, mut busy) =
         (sidecar.conn(), sidecar.conn(), sidecar.conn(), sidecar.conn());
     let begun = Instant::now();
@@ -125,9 +125,9 @@ fn an_idle_client_is_closed_and_one_that_waits_is_not() {
     subscribed.line("SUBSCRIBE ch");
     while !idle.at_eof() {
         busy.line("PING");
-        assert!(begun.elapsed() < Duration::from_secs(10), "the idle client is still there");
+        assert!(begun.elapsed() < Duration::from_secs(30), "the idle client is still there");
     }
-    assert!(begun.elapsed() >= Duration::from_secs(2), "too early");
+    assert!(begun.elapsed() >= Duration::from_secs(5), "too early");
     assert_eq!(busy.line("PING"), V::Simple("PONG".into()));
     server.outside("RPUSH list x");
     assert_eq!(blocked.value().items()[1].text(), "x");

@@ -24,7 +24,8 @@ const LEAVING: [&[&str]; 8] = [
 #[test]
 fn two_thousand_clients_that_leave_in_the_middle_of_something_leave_nothing_behind() {
     let server = Server::redis();
-    let sidecar = Sidecar::start(&server, "upstream.waiting_pool.idle_timeout = '2s'");
+    let sidecar =
+        Sidecar::start(&server, "upstream.waiting_pool.idle_timeout = '2s'\nupstream.pool.idle_timeout = '2s'");
     let leave = |rounds: usize| {
         for round in 0..rounds {
             let conns: Vec<_> = LEAVING
@@ -101,7 +102,7 @@ fn wrong_users_databases_and_names_fill_no_memory() {
 #[test]
 fn a_client_that_has_left_is_forgotten_though_upstream_owes_it_replies() {
     let server = Server::redis();
-    let sidecar = Sidecar::start(&server, "");
+    let sidecar = Sidecar::start(&server, "upstream.command_timeout = '1m'");
     server.stop();
     let files = descriptors(&sidecar);
     for _ in 0..100 {

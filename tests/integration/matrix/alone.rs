@@ -102,7 +102,8 @@ fn a_function_is_killed_from_another_connection() {
 #[test]
 fn a_transaction_that_arrives_in_one_write_takes_no_connection_of_its_own() {
     let server = Server::with(Kind::Valkey, &[]);
-    let sidecar = Sidecar::start(&server, &format!("{PATIENT}\nupstream.pool.max = 1"));
+    let one = "upstream.pool.max = 1\nupstream.pool.wait_timeout = '4s'";
+    let sidecar = Sidecar::start(&server, &format!("{PATIENT}\n{one}"));
     let mut holder = sidecar.conn();
     assert_eq!(holder.line("WATCH none"), V::Simple("OK".into()));
     let has_none = |reply: &V| matches!(reply, V::Error(text) if text.contains("no free connection"));

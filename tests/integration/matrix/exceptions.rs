@@ -11,7 +11,7 @@ const OTHER_TYPE: &str = "a nil for a key that exists is not kept";
 const NODE: &str = "each node has an id and a port of its own";
 
 /// Lines with a reply that no two servers give alike.
-pub const VARIES: [(&str, How, &str); 43] = [
+pub const VARIES: [(&str, How, &str); 44] = [
     ("KEYS *", How::Order, SEED),
     ("SCAN 0", How::Order, SEED),
     ("KEYS [st]", How::Order, SEED),
@@ -27,6 +27,7 @@ pub const VARIES: [(&str, How, &str); 43] = [
     ("PTTL t", How::Numbers, TIME),
     ("TTL t", How::Numbers, TIME),
     ("OBJECT IDLETIME s", How::Numbers, TIME),
+    ("OBJECT IDLETIME none", How::Numbers, TIME),
     ("TIME", How::Numbers, TIME),
     ("LASTSAVE", How::Numbers, TIME),
     ("HPEXPIRE h 100000 FIELDS 1 f ; HPTTL h FIELDS 1 f", How::Numbers, TIME),
@@ -35,7 +36,7 @@ pub const VARIES: [(&str, How, &str); 43] = [
     ("XREADGROUP GROUP g c STREAMS x > ; XPENDING x g - + 10", How::Numbers, TIME),
     (
         "CONFIG SET latency-monitor-threshold 1 ; DEBUG SLEEP 0.005 ; CONFIG SET latency-monitor-threshold 0 ; \
-         LATENCY LATEST ; LATENCY HISTORY command ; LATENCY GRAPH command",
+         LATENCY LATEST ; LATENCY HISTORY command ; LATENCY GRAPH command ; LATENCY RESET",
         How::Types,
         TIME,
     ),

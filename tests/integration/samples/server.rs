@@ -155,7 +155,7 @@ pub const SERVER: Group = Group {
         "LATENCY HELP",
         "DBSIZE ; LATENCY HISTOGRAM dbsize",
         "LATENCY HISTOGRAM none",
-        "CONFIG SET latency-monitor-threshold 1 ; DEBUG SLEEP 0.005 ; CONFIG SET latency-monitor-threshold 0 ; LATENCY LATEST ; LATENCY HISTORY command ; LATENCY GRAPH command",
+        "CONFIG SET latency-monitor-threshold 1 ; DEBUG SLEEP 0.005 ; CONFIG SET latency-monitor-threshold 0 ; LATENCY LATEST ; LATENCY HISTORY command ; LATENCY GRAPH command ; LATENCY RESET",
         "LATENCY RESET",
         "LOLWUT VERSION 1",
         "MEMORY DOCTOR",

@@ -120,7 +120,7 @@ fn a_producer_is_served_while_consumers_wait() {
 #[test]
 fn more_waiters_than_connections_are_told_so_and_nothing_hangs() {
     let server = Server::redis();
-    let sidecar = Sidecar::start(&server, "upstream.waiting_pool.max = 1\nupstream.waiting_pool.wait_timeout = '1s'");
+    let sidecar = Sidecar::start(&server, "upstream.waiting_pool.max = 1\nupstream.waiting_pool.wait_timeout = '4s'");
     let (mut first, mut second) = (sidecar.conn(), sidecar.conn());
     first.send(&["BLPOP", "queue", "0"]);
     blocked(&server, "1");

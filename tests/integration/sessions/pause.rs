@@ -76,9 +76,9 @@ fn what_writes_waits_for_the_end_of_a_pause_and_what_reads_does_not() {
 #[test]
 fn a_pause_may_last_longer_than_command_timeout() {
     let server = Server::redis();
-    let sidecar = Sidecar::start(&server, "upstream.command_timeout = '1s'");
+    let sidecar = Sidecar::start(&server, "upstream.command_timeout = '4s'");
     let mut pauser = sidecar.conn();
-    assert_eq!(pauser.line("CLIENT PAUSE 3000 WRITE"), ok());
+    assert_eq!(pauser.line("CLIENT PAUSE 6000 WRITE"), ok());
     let mut conns = [(); 3].map(|()| sidecar.conn());
     conns[0].send(&["SET", "a", "1"]);
     conns[1].send_raw(b"WATCH k\r\nMULTI\r\nSET b 1\r\nEXEC\r\n");
@@ -151,7 +151,7 @@ fn a_pause_that_upstream_refuses_holds_nobody() {
     let server = Server::redis();
     server.outside("ACL SETUSER pat on >pw ~* +@all -client|pause");
     // Whoever took a connection for waiting would be refused it while the other has the only one.
-    let sidecar = Sidecar::start(&server, "upstream.waiting_pool.max = 1\nupstream.waiting_pool.wait_timeout = '1s'");
+    let sidecar = Sidecar::start(&server, "upstream.waiting_pool.max = 1");
     let (mut pat, mut waiter) = (sidecar.conn(), sidecar.conn());
     assert_eq!(pat.line("AUTH pat pw"), ok());
     waiter.send(&["BLPOP", "list", "0"]);
