@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::{in_use, ok, send_all};
 use crate::support::link::Dir;
@@ -84,7 +85,7 @@ fn a_silent_client_in_a_conversation_is_idle_and_one_that_waits_to_be_told_is_no
     assert!(matches!(told[1].value(), V::Simple(_)));
 }
 
-/// A server's address that reads nothing that is large until it may, and tells how much of it came.
+/// A server's address that reads what is large slowly until it may go on, and tells how much of it came.
 fn slow_reader(server: &Server, may: Receiver<()>) -> (String, Receiver<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (url, target) = (format!("redis://{}", listener.local_addr().unwrap()), server.addr());
@@ -97,15 +98,14 @@ fn slow_reader(server: &Server, may: Receiver<()>) -> (String, Receiver<usize>) 
             std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
             let (tell, may) = (tell.clone(), Arc::clone(&may));
             std::thread::spawn(move || {
-                let (mut chunk, mut large) = ([0; 16 * 1024], 0);
+                let (mut chunk, mut large, mut slow) = ([0; 16 * 1024], 0, true);
                 while let Ok(length @ 1..) = from.read(&mut chunk) {
                     if large == 0 && length < chunk.len() {
                         to.write_all(&chunk[..length]).unwrap();
                     } else {
-                        if large == 0 {
-                            may.lock().unwrap().recv().unwrap();
-                        }
                         large += length;
+                        // A megabyte takes thirteen seconds.
+                        slow = slow && may.lock().unwrap().recv_timeout(Duration::from_millis(200)).is_err();
                     }
                 }
                 if large > 0 {
