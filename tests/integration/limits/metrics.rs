@@ -220,8 +220,18 @@ fn timeouts(server: &Server, seen: &mut Seen) {
         eventually("it answers", || matches!(conn.line("LLEN l"), V::Int(_)));
     }
     seen.shows(sidecar, "sidecache_lane_fifo_commands");
-    // More than the kernel's buffers take: bytes wait in the lane.
+    fence_timed_out(&link, sidecar, seen);
+    stopped(server, seen);
+}
+
+/// An upstream that neither reads nor speaks.
+fn stopped(server: &Server, seen: &mut Seen) {
+    // No link, which would read.
+    let sidecar = &Sidecar::start(server, "upstream.command_timeout = '4s'");
+    crate::faults::allow_loss(sidecar);
+    let conn = sidecar.conn();
     server.stop();
+    // More than the kernel's buffers take: bytes wait in the lane.
     let bytes = encode(&["APPEND", "k", &"x".repeat(60_000)]).repeat(200);
     let mut writer = conn.writer();
     let sending = std::thread::spawn(move || drop(std::io::Write::write_all(&mut writer, &bytes)));
@@ -231,7 +241,6 @@ fn timeouts(server: &Server, seen: &mut Seen) {
     server.cont();
     drop(conn);
     sending.join().unwrap();
-    fence_timed_out(&link, sidecar, seen);
 }
 
 /// One lane must be fenced for what another's script has done, and does not answer.
