@@ -5,7 +5,8 @@ use crate::support::{Kind, Server, Sidecar, V, eventually};
 /// How often INFO was denied.
 fn denials(server: &Server) -> u64 {
     let stats = server.info("commandstats");
-    let rejected = stats["cmdstat_info"].split(',').find_map(|part| part.strip_prefix("rejected_calls="));
+    let Some(line) = stats.get("cmdstat_info") else { return 0 };
+    let rejected = line.split(',').find_map(|part| part.strip_prefix("rejected_calls="));
     rejected.expect("rejected_calls= in INFO commandstats").parse().unwrap()
 }
 

@@ -206,9 +206,9 @@ fn timeouts(server: &Server, seen: &mut Seen) {
     // machine that is itself too slow the lane is lost instead: then once more.
     for _ in 0..5 {
         for n in 0..80 {
-            lane().iter().for_each(|lane| lane.delay(Dir::ToClient, Duration::from_millis(65 * n)));
+            lane().iter().for_each(|lane| lane.delay(Dir::ToClient, Duration::from_millis(60 * n)));
             reader.send(&["LLEN", &format!("l{n}")]);
-            pass(Duration::from_millis(70));
+            pass(Duration::from_millis(100));
         }
         lane().iter().for_each(|lane| lane.delay(Dir::ToClient, Duration::ZERO));
         (0..80).for_each(|_| drop(reader.value()));
