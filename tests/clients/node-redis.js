@@ -9,7 +9,7 @@ const { port, outside: past, more, BINARY, BIG, becomes, succeeds, next, run } =
 
 const options = { ...(more[0] === "2" ? { RESP: 2 } : {}), socket: { port } };
 const redis = connects(createClient(more[0] === "cache" ? { ...options, clientSideCache: {} } : options));
-const pool = connects(createClientPool(options));
+const pool = connects(createClientPool(options, { acquireTimeout: 20_000 }));
 const outside = connects(createClient({ socket: { port: past } }));
 const bytes = redis.withTypeMapping({ [RESP_TYPES.BLOB_STRING]: Buffer });
 

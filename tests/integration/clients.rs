@@ -17,7 +17,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Both with the defaults, but for the number of workers.
+    /// Both with the defaults, but for the number of workers and a lease that programs on a busy machine do not outlast.
     #[track_caller]
     pub fn start(kind: Kind, threads: usize) -> Pair {
         Pair::before(Server::with(kind, &[]), threads)
@@ -26,7 +26,7 @@ impl Pair {
     /// A sidecache in front of a server that has been in use.
     #[track_caller]
     pub fn before(server: Server, threads: usize) -> Pair {
-        let sidecar = Sidecar::start(&server, &format!("threads = {threads}"));
+        let sidecar = Sidecar::start(&server, &format!("threads = {threads}\ncache.max_staleness = '1m'"));
         Pair { sidecar, server }
     }
 }
