@@ -1,14 +1,14 @@
 //! The lease: what its lapse costs.
 
+use crate::coherence::stage::Stage;
 use crate::support::resp::{encode, words};
-use crate::support::{Dir, Link, Server, Sidecar, V, eventually};
+use crate::support::{Dir, Kind, V, eventually};
 
 #[test]
 fn a_lapsed_lease_costs_one_fetch_and_not_one_per_key() {
-    let server = Server::redis();
-    let link = Link::to(server.addr());
     // The reply that renews it must be in before it would lapse again.
-    let sidecar = Sidecar::start(&link, "cache.max_staleness = '5s'\nupstream.command_timeout = '1m'");
+    let stage = Stage::unpolled(Kind::Redis, 1, "cache.max_staleness = '5s'\nupstream.command_timeout = '1m'");
+    let (server, sidecar) = (&stage.server, &stage.sidecar);
     let keys: Vec<String> = (0..100).map(|i| format!("k{i}")).collect();
     for key in &keys {
         server.outside(&format!("SET {key} {key}"));
@@ -22,7 +22,7 @@ fn a_lapsed_lease_costs_one_fetch_and_not_one_per_key() {
     server.reset_calls();
     let reads =
         |outcome: &str| sidecar.metric(&format!("sidecache_commands_total{{class=\"read\",outcome=\"{outcome}\"}}"));
-    let lane = link.those(|connection| connection.said(Dir::ToServer, "TRACKING")).pop().unwrap();
+    let lane = stage.lanes().pop().unwrap();
     lane.hold(Dir::ToClient);
     // Hits keep the background polls awake, without which there would be none either.
     let misses = reads("miss");

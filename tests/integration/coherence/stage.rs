@@ -43,14 +43,19 @@ impl Stage {
     }
 
     /// A stage where no standstill drops what is cached: how many reads go upstream is not a matter of time. The lease
-    /// outlasts the test, and the background polls are denied INFO, so that none can come too late.
+    /// outlasts the test, and no background poll can come too late.
     pub fn timeless(kind: Kind, threads: usize, toml: &str) -> Stage {
+        Stage::unpolled(kind, threads, &format!("cache.max_staleness = '1m'\n{toml}"))
+    }
+
+    /// A stage where the background polls are denied INFO: none is late, which would drop what is cached.
+    pub fn unpolled(kind: Kind, threads: usize, toml: &str) -> Stage {
         let server = Server::with(kind, &[]);
         server.outside("ACL SETUSER app on >secret ~* &* +@all");
         server.outside("ACL SETUSER unpolled on >secret ~* &* +@all -info");
         let link = Link::to(server.addr());
-        let timeless = "upstream.user = 'unpolled'\nupstream.password = 'secret'\ncache.max_staleness = '1m'";
-        let sidecar = Sidecar::start(&link, &format!("threads = {threads}\n{timeless}\n{toml}"));
+        let user = "upstream.user = 'unpolled'\nupstream.password = 'secret'";
+        let sidecar = Sidecar::start(&link, &format!("threads = {threads}\n{user}\n{toml}"));
         sidecar.allow_log("upstream denies INFO");
         Stage { sidecar, link, server, threads }
     }
