@@ -58,12 +58,24 @@ pub fn all() -> Vec<Case> {
     vec![
         Case {
             warm: each(1, &[A]),
-            outside: [1, 0],
             ..case("own writes, two workers", 2, &[(0, &[Write(A), Read(A)]), (1, &[Read(A), Read(A)])])
+        },
+        Case {
+            warm: each(1, &[A]),
+            outside: [1, 0],
+            ..case("own and outside writes, two workers", 2, &[(0, &[Write(A), Read(A)]), (1, &[Read(A), Read(A)])])
         },
         Case {
             outside: [1, 0],
             ..case("fills beside writes, two workers", 2, &[(0, &[Write(A)]), (1, &[Read(A), Read(A)])])
+        },
+        Case {
+            warm: each(0, &[A]),
+            ..case(
+                "three clients, two workers",
+                2,
+                &[(0, &[Read(A), Read(A)]), (0, &[Write(B)]), (1, &[Write(A), Read(B)])],
+            )
         },
         Case {
             warm: each(0, &[A]),
@@ -75,52 +87,35 @@ pub fn all() -> Vec<Case> {
             outside: [1, 0],
             ..case("a write behind a hit", 1, &[(0, &[Read(B), Read(A), Write(A), Read(A)])])
         },
-        Case {
-            outside: [1, 1],
-            ..case("joined flights", 1, &[(0, &[Read(A), Read(B)]), (0, &[Read(B), Read(A)])])
-        },
+        Case { outside: [1, 1], ..case("joined flights", 1, &[(0, &[Read(A), Read(B)]), (0, &[Read(B), Read(A)])]) },
         Case {
             outside: [1, 1],
             ..case("first reads joined", 1, &[(0, &[Glance(A), Read(B)]), (0, &[Read(B), Glance(A)])])
         },
-        Case {
-            outside: [1, 0],
-            ticks: 5,
-            ..case("joined flights grow old", 1, &[(0, &[Read(A)]), (0, &[Read(A)])])
-        },
-        Case {
-            warm: each(0, &[A]),
-            outside: [1, 0],
-            ticks: 5,
-            ..case("leases", 1, &[(0, &[Read(A), Read(A)])])
-        },
-        Case {
-            outside: [2, 0],
-            ticks: 4,
-            busy: 1,
-            ..case("a busy server", 1, &[(0, &[Read(A), Read(A)])])
-        },
-        Case {
-            ttl: Some(3),
-            outside: [1, 0],
-            ticks: 6,
-            ..case("expiry", 1, &[(0, &[Read(A), Read(A)])])
-        },
+        Case { outside: [1, 0], ticks: 5, ..case("joined flights grow old", 1, &[(0, &[Read(A)]), (0, &[Read(A)])]) },
+        Case { warm: each(0, &[A]), outside: [1, 0], ticks: 5, ..case("leases", 1, &[(0, &[Read(A), Read(A)])]) },
+        Case { outside: [1, 0], ticks: 4, busy: 1, ..case("a busy server", 1, &[(0, &[Read(A), Read(A)])]) },
+        Case { ttl: Some(3), outside: [1, 0], ticks: 6, ..case("expiry", 1, &[(0, &[Read(A), Read(A)])]) },
         Case {
             warm: each(1, &[A]),
             losses: 1,
-            ..case("a lost write, two workers", 2, &[(0, &[Write(A), Read(A)]), (1, &[Read(A)])])
+            ..case("a lost write, two workers", 2, &[(0, &[Write(A)]), (1, &[Read(A), Read(A)])])
+        },
+        Case {
+            warm: each(0, &[A]),
+            losses: 1,
+            outside: [1, 1],
+            ..case("reads sent again", 1, &[(0, &[Read(A), Read(B)]), (0, &[Read(A)])])
         },
         Case {
             warm: each(0, &[A]),
             losses: 1,
             outside: [1, 0],
             ticks: 3,
-            ..case("a lost lane", 1, &[(0, &[Read(A), Read(B)]), (0, &[Read(A)])])
+            ..case("a lost lane", 1, &[(0, &[Read(B), Read(A)])])
         },
         Case {
             warm: each(1, &[A]),
-            outside: [1, 0],
             ..case("an inside flush, two workers", 2, &[(0, &[Flush, Read(A)]), (1, &[Read(A), Read(A)])])
         },
         Case {
@@ -145,7 +140,7 @@ pub fn all() -> Vec<Case> {
         Case {
             warm: each(1, &[B]),
             outside: [1, 1],
-            ..case("news on a lane", 2, &[(0, &[Pop(A), Read(B)]), (1, &[Read(B), Read(B)])])
+            ..case("news on a lane", 2, &[(0, &[Pop(A), Read(B)]), (1, &[Read(B)])])
         },
     ]
 }

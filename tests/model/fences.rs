@@ -1,9 +1,10 @@
 //! Fences, as `dispatch/fence` has them: a hold there reads the clock and wakes tasks, so its counting is repeated.
 //! Who needs a fence is the product's own to say (`Standing::needs_fence`).
 
+use super::parts::{Dedicated, Hold, Message, Then};
 use super::rules::Rule;
 use super::upstream::{Arrival, Command, Ticket, What};
-use super::world::{Dedicated, Hold, Message, Then, World};
+use super::world::World;
 
 impl World {
     /// A dedicated connection has delivered: held until fences have returned from every lane of every worker.

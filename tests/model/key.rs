@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use sidecache::cache::{Entry, Flight};
 
+use super::parts::{Client, Worker};
 use super::upstream::{Arrival, MILLISECOND, Ticket, What, key_of};
-use super::world::{Client, Worker, World, version_in};
+use super::world::{World, version_in};
 
 /// Longer ago, or further ahead, than any rule asks for.
 const LONG: u64 = 6 * MILLISECOND;

@@ -196,7 +196,6 @@ impl Wire {
         }
         owed
     }
-
 }
 
 /// The key that a flight reads: the last byte of its request.

@@ -3,7 +3,6 @@
 //! Steps are atomic, as the product's are: a worker does what a command, an arrival or a message of another worker
 //! asks for in one poll. What it does then stands in `worker`.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use sidecache::dispatch::replies::Replies;
 
 use super::cases::{Case, Op};
 use super::explore::Model;
+use super::parts::{Client, Dedicated, Hold, Worker};
 use super::promises::{Kind, Owed, Seen, judge_entry};
 use super::rules::{Rule, Rules};
 use super::upstream::{KEYS, MILLISECOND, Ticket, Upstream, Wire};
@@ -54,74 +54,6 @@ pub enum Choice {
     FenceFails { lane: usize },
 }
 
-/// One worker: its lane, its entries, its part of the fences.
-pub struct Worker {
-    pub coherence: Coherence,
-    pub standing: Standing,
-    pub flights: Flights<Ticket>,
-    pub store: [Option<Arc<Entry>>; KEYS],
-    pub wire: Wire,
-    pub next_order: u64,
-    pub heartbeat: u64,
-    /// Whether other workers know that it has entries or flights.
-    pub busy: bool,
-    pub fencing: bool,
-    pub next_fence: Vec<usize>,
-    pub inbox: VecDeque<Message>,
-    pub seen: Seen,
-}
-
-/// What workers tell each other, of a hold.
-#[derive(Clone, Copy, Debug, Hash)]
-pub enum Message {
-    /// Asks for fences.
-    Fence { from: usize, hold: usize },
-    /// They have returned.
-    Fenced { hold: usize },
-}
-
-/// Something that waits for fences.
-#[derive(Clone, Copy, Debug, Hash)]
-pub struct Hold {
-    pub pending: u32,
-    pub then: Then,
-}
-
-/// What happens when they have returned.
-#[derive(Clone, Copy, Debug, Hash)]
-pub enum Then {
-    Nothing,
-    /// A dedicated connection's news is released.
-    Release { client: usize, version: u64 },
-    /// So is a lane's.
-    Deliver { ticket: Ticket, made: u64 },
-    /// Another worker is told.
-    Tell { peer: usize, hold: usize },
-}
-
-/// A client's command on a dedicated connection.
-#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq)]
-pub enum Dedicated {
-    None,
-    Sent { key: usize },
-    Executed { version: u64 },
-    Held,
-}
-
-/// One client.
-pub struct Client {
-    pub worker: usize,
-    pub ops: VecDeque<Op>,
-    pub replies: Replies,
-    pub newest: u64,
-    pub owed: VecDeque<Owed>,
-    pub dedicated: Dedicated,
-    pub seen: Seen,
-    /// The entries of parked reads, and all that has happened to `replies` since nothing was owed: for the key.
-    pub parked: VecDeque<Arc<Entry>>,
-    pub past: u64,
-}
-
 /// A case under way.
 pub struct World {
     pub rules: Rules,
@@ -135,7 +67,6 @@ pub struct World {
     pub news: u64,
     /// What may still happen.
     pub left: Case,
-    pub broken: Cell<Option<String>>,
 }
 
 // === impl World ===
@@ -180,7 +111,6 @@ impl World {
             upstream: Upstream { first_until: case.ttl.map(|ttl| now / MILLISECOND + ttl), ..Upstream::default() },
             news: 0,
             left: case.clone(),
-            broken: Cell::new(None),
         };
         world.workers.iter().for_each(|worker| worker.standing.begin(Mode::Tracking));
         for &(worker, key) in &case.warm {
@@ -352,8 +282,7 @@ impl Model for World {
             }
         }
         (0..self.clients.len()).try_for_each(|client| self.hear(client))?;
-        self.judge_entries()?;
-        self.broken.take().map_or(Ok(()), Err)
+        self.judge_entries()
     }
 
     fn key(&self) -> u64 {
