@@ -9,11 +9,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
+use crate::cache::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::cache::entry::Namespace;
 use crate::cache::generation::Slot;
 use crate::cache::lease::Lease;
