@@ -10,8 +10,9 @@ use std::sync::Arc;
 use sidecache::cache::{Entry, Flight};
 
 use super::parts::{Client, Worker};
+use super::promises::version_in;
 use super::upstream::{Arrival, MILLISECOND, Ticket, What, key_of};
-use super::world::{World, version_in};
+use super::world::World;
 
 /// Longer ago, or further ahead, than any rule asks for.
 const LONG: u64 = 6 * MILLISECOND;

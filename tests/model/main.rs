@@ -4,7 +4,7 @@
 //! fills, hits, pushes and deadlines, and `Replies` with parked reads. Modelled are the server, the network, clients and
 //! the clock (`upstream`, `world`). Where `dispatch` cannot be driven without sockets, the order in which it calls these
 //! types is repeated (`sending`, `arriving`, `fences`): there a change of the product must be made again. Left out are the store,
-//! MGET, scripts, `ttl` mode and commands whose patience ends.
+//! MGET, scripts, rules per key and commands whose patience ends.
 //!
 //! A rule is worth what breaks without it: each is turned off in turn, and the shortest schedule that breaks a promise
 //! is found. `MODEL_TALES=1` prints these.
@@ -71,6 +71,8 @@ promises_hold_in! {
     lost_writes: "a lost write, two workers",
     lost_reads: "reads sent again",
     lost_lanes: "a lost lane",
+    own_writes_by_age: "own writes by age, two workers",
+    age: "age",
     inside_flushes: "an inside flush, two workers",
     outside_flushes: "an outside flush",
     news_and_the_own_lane: "news and the own lane",
@@ -84,50 +86,71 @@ fn no_case_is_forgotten() {
     assert_eq!(names, TESTED);
 }
 
-/// Rules, and the promise that each of them alone keeps in a case.
-const NEEDED: [(Rule, &str, &str); 23] = [
-    (Rule::BumpAtReply, "fills beside writes, two workers", "P2"),
-    (Rule::BumpAtLoss, "a lost write, two workers", "P2"),
-    (Rule::KeyPush, "hits in a pipeline", "P3"),
-    (Rule::KeyPush, "leases", "P6"),
-    (Rule::NullPush, "an outside flush", "P6"),
-    (Rule::NotedAtSend, "fills beside writes, two workers", "P2"),
-    (Rule::LaneEpoch, "a lost lane", "P6"),
-    (Rule::NodeEpochAtReply, "an inside flush, two workers", "P2"),
-    (Rule::Lease, "leases", "P6"),
-    (Rule::LeaseByReplies, "leases", "P6"),
-    (Rule::Deadline, "expiry", "P5"),
-    (Rule::Caching, "a busy server", "P6"),
-    (Rule::JoinAge, "joined flights grow old", "P4"),
-    (Rule::JoinOrder, "joined flights", "P3"),
-    (Rule::JoinGeneration, "fills beside writes, two workers", "P2"),
-    (Rule::JoinEpoch, "an inside flush, two workers", "P2"),
-    (Rule::Park, "hits in a pipeline", "P3"),
-    (Rule::JudgeAtTurn, "hits in a pipeline", "P3"),
-    (Rule::Unpark, "a write behind a hit", "P1"),
-    (Rule::FenceHere, "news and the own lane", "P3"),
-    (Rule::FenceThere, "news and another worker's lane", "P3"),
-    (Rule::FenceForLaneNews, "news on a lane", "P3"),
-    (Rule::FailedFence, "news and the own lane", "P3"),
-];
+/// What breaks first, and in which case, if a rule is off.
+fn assert_needed(rule: Rule, name: &str, promise: &str) {
+    let explored = explore_case(name, Some(rule));
+    let (schedule, broken) = explored.violation.as_ref().unwrap_or_else(|| panic!("{name} does without {rule:?}"));
+    println!("{rule:?}: {name}: {} states, then in {} steps {broken}", explored.states, schedule.len());
+    assert!(broken.starts_with(promise), "{rule:?}, {name}:\n{}", explored.tale());
+    if std::env::var("MODEL_TALES").is_ok() {
+        println!("{}", explored.tale());
+    }
+}
+
+/// A test for each row: a rule, a case, and the promise that breaks in it without that rule.
+macro_rules! rules_are_needed {
+    ($($test:ident: $rule:ident, $name:literal, $promise:literal;)*) => {
+        $(#[test]
+        fn $test() {
+            assert_needed(Rule::$rule, $name, $promise);
+        })*
+
+        const NEEDED: &[Rule] = &[$(Rule::$rule),*];
+    };
+}
+
+rules_are_needed! {
+    needs_bump_at_reply: BumpAtReply, "fills beside writes, two workers", "P2";
+    needs_bump_at_reply_by_age: BumpAtReply, "own writes by age, two workers", "P2";
+    needs_bump_at_loss: BumpAtLoss, "a lost write, two workers", "P2";
+    needs_key_push: KeyPush, "hits in a pipeline", "P3";
+    needs_key_push_in_time: KeyPush, "leases", "P6";
+    needs_null_push: NullPush, "an outside flush", "P6";
+    needs_noted_at_send: NotedAtSend, "fills beside writes, two workers", "P2";
+    needs_lane_epoch: LaneEpoch, "a lost lane", "P6";
+    needs_node_epoch: NodeEpochAtReply, "an inside flush, two workers", "P2";
+    needs_lease: Lease, "leases", "P6";
+    needs_lease_by_replies: LeaseByReplies, "leases", "P6";
+    needs_deadline: Deadline, "expiry", "P5";
+    needs_age: Age, "age", "P6";
+    needs_caching: Caching, "a busy server", "P6";
+    needs_join_age: JoinAge, "joined flights grow old", "P4";
+    needs_join_age_by_age: JoinAge, "age", "P4";
+    needs_join_order: JoinOrder, "joined flights", "P3";
+    needs_join_generation: JoinGeneration, "fills beside writes, two workers", "P2";
+    needs_join_epoch: JoinEpoch, "an inside flush, two workers", "P2";
+    needs_park: Park, "hits in a pipeline", "P3";
+    needs_judge_at_turn: JudgeAtTurn, "hits in a pipeline", "P3";
+    needs_unpark: Unpark, "a write behind a hit", "P1";
+    needs_fence_here: FenceHere, "news and the own lane", "P3";
+    needs_fence_there: FenceThere, "news and another worker's lane", "P3";
+    needs_fence_for_lane_news: FenceForLaneNews, "news on a lane", "P3";
+    needs_failed_fence: FailedFence, "news and the own lane", "P3";
+}
 
 #[test]
-fn every_rule_is_needed() {
-    for (rule, name, promise) in NEEDED {
-        let explored = explore_case(name, Some(rule));
-        let (schedule, broken) = explored.violation.as_ref().unwrap_or_else(|| panic!("{name} does without {rule:?}"));
-        println!("{rule:?}: {name}: {} states, then in {} steps {broken}", explored.states, schedule.len());
-        assert!(broken.starts_with(promise), "{rule:?}, {name}:\n{}", explored.tale());
-        if std::env::var("MODEL_TALES").is_ok() {
-            println!("{}", explored.tale());
-        }
+fn no_rule_is_forgotten() {
+    for rule in Rule::ALL {
+        let kept_twice = KEPT_TWICE.iter().any(|(other, _)| *other == rule);
+        assert!(NEEDED.contains(&rule) != kept_twice, "{rule:?}: needed, or not?");
     }
 }
 
 /// Rules without which the promises still hold in all orders of these cases, since another rule keeps them too: what is
 /// done before a reply is released would be enough. They spare a fill, or a parked read its second judgement.
-const KEPT_TWICE: [(Rule, &str); 4] = [
+const KEPT_TWICE: [(Rule, &str); 5] = [
     (Rule::BumpAtSend, "fills beside writes, two workers"),
+    (Rule::BumpAtSend, "own writes by age, two workers"),
     (Rule::BumpAtSend, "a write behind a hit"),
     (Rule::BumpAtSend, "a lost write, two workers"),
     (Rule::NodeEpochAtSend, "an inside flush, two workers"),

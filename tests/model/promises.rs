@@ -5,6 +5,8 @@
 //! had been seen when its command was sent, nor of its client's replies before it. Taking the earliest place each time
 //! finds such places if there are any.
 
+use sidecache::cache::Entry;
+
 use super::upstream::{KEYS, MILLISECOND, Upstream};
 
 /// What had been seen, by a client or on a worker: no later reply may be older.
@@ -56,15 +58,22 @@ impl Seen {
 
 impl Owed {
     /// Judges the version of its key that a read shows to a client that has seen `before`; returns what it has seen
-    /// then, or the promise that is broken.
-    pub fn read(&self, upstream: &Upstream, version: u64, before: Seen, staleness: u64) -> Result<Seen, String> {
+    /// then, or the promise that is broken. Without `one_timeline` P3 is not asked for.
+    pub fn read(
+        &self,
+        upstream: &Upstream,
+        version: u64,
+        before: Seen,
+        staleness: u64,
+        one_timeline: bool,
+    ) -> Result<Seen, String> {
         let floor = self.seen.and(before);
         let key = self.key;
         if version < floor.written[key] {
             return Err(format!("P2: key {key} read as {version} after write {} was answered", floor.written[key]));
         }
         if let Some((by, at)) = upstream.overwritten(key, version) {
-            if by <= floor.place {
+            if one_timeline && by <= floor.place {
                 let place = floor.place;
                 return Err(format!("P3: key {key} read as {version}, overwritten by {by}, after {place} was seen"));
             }
@@ -103,4 +112,10 @@ pub fn judge_entry(upstream: &Upstream, key: usize, version: u64, now: u64, stal
         }
         _ => Ok(()),
     }
+}
+
+/// The version that an entry's reply shows.
+pub fn version_in(entry: &Entry) -> u64 {
+    let digits = entry.reply.iter().filter(|byte| byte.is_ascii_digit());
+    digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
 }

@@ -27,6 +27,8 @@ pub enum Rule {
     LeaseByReplies,
     /// Entries end before their keys do.
     Deadline,
+    /// Without tracking, entries end by age.
+    Age,
     /// A fill needs CACHING's +OK.
     Caching,
     /// No flight is joined that was sent too long ago.
@@ -66,4 +68,37 @@ impl Rules {
     pub fn hold(self, rule: Rule) -> bool {
         self.off != Some(rule)
     }
+}
+
+// === impl Rule ===
+
+impl Rule {
+    /// All of them.
+    pub const ALL: [Rule; 25] = [
+        Rule::BumpAtSend,
+        Rule::BumpAtReply,
+        Rule::BumpAtLoss,
+        Rule::KeyPush,
+        Rule::NullPush,
+        Rule::NotedAtSend,
+        Rule::LaneEpoch,
+        Rule::NodeEpochAtSend,
+        Rule::NodeEpochAtReply,
+        Rule::Lease,
+        Rule::LeaseByReplies,
+        Rule::Deadline,
+        Rule::Age,
+        Rule::Caching,
+        Rule::JoinAge,
+        Rule::JoinOrder,
+        Rule::JoinGeneration,
+        Rule::JoinEpoch,
+        Rule::Park,
+        Rule::JudgeAtTurn,
+        Rule::Unpark,
+        Rule::FenceHere,
+        Rule::FenceThere,
+        Rule::FenceForLaneNews,
+        Rule::FailedFence,
+    ];
 }

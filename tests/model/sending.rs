@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use sidecache::cache::entry::Namespace;
 use sidecache::cache::flight::Joining;
-use sidecache::cache::{Entry, Flight, Lookup};
+use sidecache::cache::{Entry, Flight, Lookup, Mode};
 use sidecache::coherence::Keys;
 use sidecache::command::index::named;
 use sidecache::dispatch::read::Read;
@@ -188,6 +188,7 @@ impl World {
                 return self.clients[ticket.client].rests_on(flight.order);
             }
         }
+        let tracked = admitted && self.mode() == Mode::Tracking;
         let worker = &mut self.workers[at];
         let flight = Rc::new(Flight {
             key: lookup.to_key(),
@@ -196,10 +197,10 @@ impl World {
             lane_epoch: noted.lane_epoch,
             node_epoch: noted.node_epoch,
             sent: noted.now,
-            order: worker.next_order + if admitted { 2 } else { 0 },
+            order: worker.next_order + u64::from(admitted) + u64::from(tracked),
             max_age: MAX_AGE,
             fill: admitted,
-            tracked: admitted,
+            tracked,
             row: named("get").expect("GET"),
             shape: None,
             caching: Cell::new(false),
@@ -210,8 +211,8 @@ impl World {
         worker.standing.take_off();
         worker.busy = true;
         if admitted {
-            // Two commands.
-            worker.next_order += 1;
+            // With tracking it is two commands.
+            worker.next_order += u64::from(tracked);
             worker.queue(noted.now, What::Register(Rc::clone(&flight)));
         }
         let order = worker.queue(noted.now, What::Get(Rc::clone(&flight)));
@@ -242,7 +243,7 @@ impl World {
 
     fn heartbeat(&mut self, at: usize) {
         let worker = &mut self.workers[at];
-        if worker.standing.lease.heartbeat_due(self.now, MAX_STALENESS) {
+        if worker.standing.mode() == Mode::Tracking && worker.standing.lease.heartbeat_due(self.now, MAX_STALENESS) {
             worker.heartbeat = self.now;
             worker.queue(self.now, What::Heartbeat);
             self.note_sent(at);

@@ -160,7 +160,7 @@ impl Upstream {
             What::Register(flight) => {
                 let key = key_of(flight);
                 self.touch(wires, key, now);
-                wires[lane].tracked[key] |= !busy;
+                wires[lane].tracked[key] |= flight.tracked && !busy;
                 let until = self.until(self.version(key));
                 let pttl = until.map_or(-1, |until| (until - now / MILLISECOND) as i64);
                 Told::Registered { caching: !busy, pttl }

@@ -7,14 +7,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use sidecache::cache::{Config, Entry, Flights, Mode, Slot};
+use sidecache::cache::{Config, Flights, Mode, Slot};
 use sidecache::coherence::{Coherence, Shared, Standing};
 use sidecache::dispatch::replies::Replies;
 
 use super::cases::{Case, Op};
 use super::explore::Model;
 use super::parts::{Client, Dedicated, Hold, Worker};
-use super::promises::{Kind, Owed, Seen, judge_entry};
+use super::promises::{Kind, Owed, Seen, judge_entry, version_in};
 use super::rules::{Rule, Rules};
 use super::upstream::{KEYS, MILLISECOND, Ticket, Upstream, Wire};
 
@@ -24,7 +24,7 @@ pub const MAX_STALENESS: u64 = 2 * MILLISECOND;
 /// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// A client's next command is sent, behind whatever it has under way.
+    /// A client's next command is sent.
     Send { client: usize },
     /// The server executes a lane's next command.
     Execute { lane: usize },
@@ -74,7 +74,12 @@ pub struct World {
 impl World {
     /// The beginning of a case. `shared` may have been used before: nothing rests on where its counters stand.
     pub fn new(case: &Case, rules: Rules, shared: &Arc<Shared>) -> World {
-        let config = Config { max_staleness: std::time::Duration::from_nanos(MAX_STALENESS), ..Config::default() };
+        let age = std::time::Duration::from_nanos(MAX_STALENESS);
+        let config = Config {
+            max_staleness: age,
+            ttl_mode_age: if rules.hold(Rule::Age) { age } else { 100 * age },
+            ..Config::default()
+        };
         let now = 1_000_000 * MILLISECOND;
         let worker = |number: usize| Worker {
             coherence: Coherence::new(Arc::clone(shared), &config, 7),
@@ -112,11 +117,16 @@ impl World {
             news: 0,
             left: case.clone(),
         };
-        world.workers.iter().for_each(|worker| worker.standing.begin(Mode::Tracking));
+        world.workers.iter().for_each(|worker| worker.standing.begin(world.mode()));
         for &(worker, key) in &case.warm {
             world.warm(worker, key);
         }
         world
+    }
+
+    /// How entries are kept right, as the handshake has said.
+    pub fn mode(&self) -> Mode {
+        if self.left.by_age { Mode::Ttl } else { Mode::Tracking }
     }
 
     /// An entry from the beginning on, by the way that every entry comes.
@@ -129,7 +139,7 @@ impl World {
         }
     }
 
-    /// Has the server do something that touches the connections.
+    /// Has the server do something.
     pub fn serve<T>(&mut self, act: impl FnOnce(&mut Upstream, &mut [&mut Wire]) -> T) -> T {
         let mut wires: Vec<&mut Wire> = self.workers.iter_mut().map(|worker| &mut worker.wire).collect();
         act(&mut self.upstream, &mut wires)
@@ -160,7 +170,9 @@ impl World {
             let failed = kind == "-";
             let seen = match owed.kind {
                 Kind::Read | Kind::News if failed => continue,
-                Kind::Read | Kind::News => owed.read(&self.upstream, number, of.seen, MAX_STALENESS)?,
+                Kind::Read | Kind::News => {
+                    owed.read(&self.upstream, number, of.seen, MAX_STALENESS, !self.left.by_age)?
+                }
                 // It was lost before it was executed.
                 Kind::Write { .. } | Kind::Flush if number == 0 => continue,
                 Kind::Write { .. } | Kind::Flush => owed.write(number, of.seen, failed)?,
@@ -189,12 +201,6 @@ impl World {
         }
         Ok(())
     }
-}
-
-/// The version that an entry's reply shows.
-pub fn version_in(entry: &Entry) -> u64 {
-    let digits = entry.reply.iter().filter(|byte| byte.is_ascii_digit());
-    digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
 }
 
 impl Model for World {
@@ -232,7 +238,7 @@ impl Model for World {
     }
 
     fn step(&mut self, choice: Choice) -> Result<(), String> {
-        let now = self.now;
+        let (now, mode) = (self.now, self.mode());
         match choice {
             Choice::Send { client } => self.send(client),
             Choice::Execute { lane } => self.execute(lane, false),
@@ -273,7 +279,7 @@ impl Model for World {
                 let worker = &mut self.workers[lane];
                 worker.wire.up = true;
                 if self.rules.hold(Rule::LaneEpoch) {
-                    worker.standing.begin(Mode::Tracking);
+                    worker.standing.begin(mode);
                 }
             }
             Choice::FenceFails { lane } => {
