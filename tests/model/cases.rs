@@ -73,11 +73,12 @@ pub fn all() -> Vec<Case> {
         },
         Case {
             warm: each(0, &[A]),
-            ..case(
-                "three clients, two workers",
-                2,
-                &[(0, &[Read(A), Read(A)]), (0, &[Write(B)]), (1, &[Write(A), Read(A)])],
-            )
+            ..case("three clients, two workers", 2, &[(0, &[Read(A), Read(B)]), (0, &[Write(B)]), (1, &[Write(A)])])
+        },
+        Case {
+            warm: each(0, &[A]),
+            outside: [0, 1],
+            ..case("a parked read is lost", 1, &[(0, &[Read(B), Read(A), Read(B)]), (0, &[Write(A)])])
         },
         Case {
             warm: each(0, &[A]),

@@ -60,6 +60,7 @@ promises_hold_in! {
     own_writes_and_outside: "own and outside writes, two workers",
     fills: "fills beside writes, two workers",
     three_clients: "three clients, two workers",
+    lost_parked_reads: "a parked read is lost",
     pipelines: "hits in a pipeline",
     writes_behind_hits: "a write behind a hit",
     joined_flights: "joined flights",
