@@ -25,6 +25,8 @@ step "house rules"
 cargo test --locked --quiet --test layout
 step "examples in the documentation"
 cargo test --locked --quiet --doc
+step "what workers share, in every order that memory allows"
+timeout --foreground 10m cargo run --locked --quiet --example loom
 
 if cargo nextest --version >/dev/null 2>&1; then
     step "cargo nextest run"

@@ -9,11 +9,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
+use crate::cache::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::cache::entry::Namespace;
 use crate::cache::generation::Slot;
 use crate::cache::lease::Lease;
@@ -205,9 +205,10 @@ impl Coherence {
 
     /// Whether an entry may be served at `now`, which must have been read after the command was.
     pub fn valid(&self, entry: &Entry, standing: &Standing, now: u64) -> bool {
-        self.unchanged(entry, standing, now)
-            && (standing.mode.get() == Mode::Ttl
-                || standing.lease.holds(now, self.max_staleness) && !self.shared.unwatched.load(Ordering::Relaxed))
+        // Whether anybody watches comes first: who does so again has bumped the node's epoch before, and that must be seen.
+        (standing.mode.get() == Mode::Ttl
+            || !self.shared.unwatched.load(Ordering::Acquire) && standing.lease.holds(now, self.max_staleness))
+            && self.unchanged(entry, standing, now)
     }
 
     /// Whether nothing is known that speaks against an entry; it may be served once the lease holds again.

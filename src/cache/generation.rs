@@ -6,13 +6,10 @@
 //! Not here: who bumps when (`coherence`).
 
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::quality::RandomState;
 
-/// So many counters that strangers' bumps seldom reach an entry within its `max_age`;
-/// 16 MiB of zero pages that cost nothing until touched.
-const SLOTS: usize = 1 << 21;
+use super::atomic::{AtomicU64, Ordering, SLOTS, zeroed};
 
 /// Where a key's counter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +32,7 @@ pub struct Epoch(AtomicU64);
 impl Generations {
     /// All counters at zero.
     pub fn new() -> Self {
-        Generations { counters: bytemuck::allocation::zeroed_slice_box(SLOTS), seed: RandomState::default() }
+        Generations { counters: zeroed(), seed: RandomState::default() }
     }
 
     /// The slot of a key.

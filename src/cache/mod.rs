@@ -15,6 +15,7 @@
 //! ```
 
 pub mod admission;
+pub mod atomic;
 pub mod audit;
 pub mod config;
 pub mod entry;
