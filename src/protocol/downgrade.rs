@@ -6,7 +6,7 @@
 //! been cut into frames before; bytes that are no RESP pass as they are. Not here: finding frames' ends.
 
 use bytes::BufMut;
-use memchr::memchr;
+use memchr::memchr_iter;
 
 /// How a command's RESP2 reply differs from its RESP3 reply beyond the mapping of types.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -184,7 +184,8 @@ impl Downgrade {
 
     /// A header or a simple value.
     fn line(&mut self, rest: &[u8], out: &mut impl BufMut) -> Option<usize> {
-        let taken = memchr(b'\n', rest)? + 1;
+        // A line feed alone does not end a text.
+        let taken = memchr_iter(b'\n', rest).find(|at| rest.get(at.wrapping_sub(1)) == Some(&b'\r'))? + 1;
         let whole = rest.get(..taken)?;
         let text = whole.get(1..taken.saturating_sub(2)).unwrap_or_default();
         let kind = whole.first().copied().unwrap_or_default();

@@ -58,6 +58,11 @@ fn resp3_types_become_resp2_types() {
 }
 
 #[test]
+fn a_line_feed_alone_does_not_end_a_text() {
+    assert_eq!(rewritten("*2\r\n+a\nb\r\n#t\r\n", Shape::Same), "*2\r\n+a\nb\r\n:1\r\n");
+}
+
+#[test]
 fn a_null_is_an_array_where_the_shape_says_so() {
     assert_eq!(rewritten("_\r\n", Shape::NullArray), "*-1\r\n");
     assert_eq!(rewritten("_\r\n", Shape::NullArrayOnTimeout), "*-1\r\n");
