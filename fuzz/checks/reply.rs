@@ -2,7 +2,7 @@
 //! whatever is framed can be looked into.
 
 use sidecache::protocol::frame;
-use sidecache::protocol::reply::{ReplyError, ReplyScanner};
+use sidecache::protocol::reply::ReplyScanner;
 
 use super::pieces::Cuts;
 
@@ -30,7 +30,8 @@ pub fn check(data: &[u8]) {
     }
 }
 
-fn frames(bytes: &[u8], ends: &[usize]) -> (Vec<Found>, Option<ReplyError>) {
+/// All frames, and whether they end in an error; which error may depend on how much of a line has come.
+fn frames(bytes: &[u8], ends: &[usize]) -> (Vec<Found>, bool) {
     let mut scanner = ReplyScanner::default();
     let (mut found, mut at) = (Vec::new(), 0);
     for &end in ends {
@@ -42,15 +43,15 @@ fn frames(bytes: &[u8], ends: &[usize]) -> (Vec<Found>, Option<ReplyError>) {
                     found.push((frame.len, frame.kind, frame.resp3, frame.start));
                     at += frame.len;
                 }
-                Err(error) => return (found, Some(error)),
+                Err(_) => return (found, true),
             }
         }
     }
-    (found, None)
+    (found, false)
 }
 
 /// The frames' lengths when all that may be passed on is, as soon as it is in.
-fn passed_on(bytes: &[u8], ends: &[usize]) -> (Vec<usize>, Option<ReplyError>) {
+fn passed_on(bytes: &[u8], ends: &[usize]) -> (Vec<usize>, bool) {
     let mut scanner = ReplyScanner::default();
     let (mut lengths, mut at, mut gone) = (Vec::new(), 0, 0);
     for &end in ends {
@@ -69,9 +70,9 @@ fn passed_on(bytes: &[u8], ends: &[usize]) -> (Vec<usize>, Option<ReplyError>) {
                     at += frame.len;
                     gone = 0;
                 }
-                Err(error) => return (lengths, Some(error)),
+                Err(_) => return (lengths, true),
             }
         }
     }
-    (lengths, None)
+    (lengths, false)
 }

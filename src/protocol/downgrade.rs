@@ -65,9 +65,9 @@ enum Role {
     Pairs,
     /// Each two are given a header of their own.
     Entries,
-    /// They are dropped: an attribute's, which counts as no element.
+    /// They are dropped: those of an attribute, or of a push amid a reply, which count as no element.
     Attribute,
-    /// They are dropped: those of an aggregate inside an attribute.
+    /// They are dropped: those of an aggregate inside such a one.
     Dropped,
 }
 
@@ -194,10 +194,13 @@ impl Downgrade {
             self.drop_value(kind, len);
             return Some(taken);
         }
-        if kind != b'|' {
+        // A push amid a reply is none of its elements, and nothing that a RESP2 client can be sent.
+        let push = kind == b'>' && !self.open.is_empty();
+        if kind != b'|' && !push {
             self.begin(out);
         }
         match (kind, len) {
+            (_, Some(len)) if push => self.open(len, Role::Attribute),
             (b'_', _) => self.simple(self.null(), out),
             (b'#', _) => self.simple(if text == b"t" { b":1\r\n" } else { b":0\r\n" }, out),
             (b',' | b'(', _) => {
@@ -254,7 +257,8 @@ impl Downgrade {
     fn drop_value(&mut self, kind: u8, len: Option<u64>) {
         match (kind, len) {
             (b'$' | b'=' | b'!', Some(len)) => self.state = State::Skip { left: len + 2 },
-            (b'*' | b'~' | b'>', Some(len)) => self.open(len, Role::Dropped),
+            (b'*' | b'~', Some(len)) => self.open(len, Role::Dropped),
+            (b'>', Some(len)) => self.open(len, Role::Attribute),
             (b'%', Some(len)) => self.open(len.saturating_mul(2), Role::Dropped),
             (b'|', Some(len)) => self.open(len.saturating_mul(2), Role::Attribute),
             _ => self.end(),

@@ -1,6 +1,6 @@
 //! Seeds for fuzzing: what is really said, by clients and by a server, written to `fuzz/corpus/`.
 //!
-//! `cargo test --test integration -- --ignored seeds::` writes them; `cargo fuzz cmin` keeps what matters of them.
+//! `cargo test --test integration -- --ignored seeds::` writes them; a target run with `-merge=1` keeps what matters of them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
