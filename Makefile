@@ -3,7 +3,9 @@ SHELL := /bin/bash
 # Where rustup puts cargo; a bare shell does not look there.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help run test suite check bench bench-quick deps image
+FUZZ_SECONDS ?= 600
+
+.PHONY: help run test suite fuzz check bench bench-quick deps image
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -21,6 +23,9 @@ suite: ## Redis's own test suite, directly and through a sidecache: what differs
 	@scripts/deps.sh
 	@cargo build --release --locked --bin sidecache
 	@python3 tests/suite/run.py
+
+fuzz: ## makes up input for each check of fuzz/ (FUZZ_SECONDS=600 each); needs a nightly compiler
+	@scripts/fuzz.sh $(FUZZ_SECONDS)
 
 check: ## the quick part of it: format, lints, house rules
 	cargo fmt --check

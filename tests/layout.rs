@@ -297,6 +297,23 @@ fn no_command_is_sent_by_a_connection_that_is_gone_at_once() {
 }
 
 #[test]
+fn a_document_names_only_tests_that_exist() {
+    let tests = files("tests");
+    let exists = |name: &str| match name.split_once("::") {
+        Some((module, "")) => tests.iter().any(|file| file.path == format!("integration/{module}.rs")),
+        Some((module, test)) => tests.iter().any(|file| {
+            file.path.starts_with(&format!("integration/{module}")) && file.text.contains(&format!("fn {test}("))
+        }),
+        None => true,
+    };
+    let document = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/promises.md")).unwrap();
+    let named: Vec<&str> = document.split('`').skip(1).step_by(2).filter(|code| code.contains("::")).collect();
+    assert!(named.len() > 20, "{named:?}");
+    let wrong: Vec<&&str> = named.iter().filter(|name| !exists(name)).collect();
+    assert!(wrong.is_empty(), "docs/promises.md names tests that are not there: {wrong:#?}");
+}
+
+#[test]
 fn a_todo_has_a_condition() {
     let marks = ["TODO", "FIXME", "XXX", "HACK"];
     let has_condition = |line: &str| ["TODO when ", "TODO once ", "TODO if "].iter().any(|word| line.contains(word));

@@ -6,7 +6,7 @@
 //! been cut into frames before; bytes that are no RESP pass as they are. Not here: finding frames' ends.
 
 use bytes::BufMut;
-use memchr::memchr;
+use memchr::memchr_iter;
 
 /// How a command's RESP2 reply differs from its RESP3 reply beyond the mapping of types.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,9 +65,9 @@ enum Role {
     Pairs,
     /// Each two are given a header of their own.
     Entries,
-    /// They are dropped: an attribute's, which counts as no element.
+    /// They are dropped: those of an attribute, or of a push amid a reply, which count as no element.
     Attribute,
-    /// They are dropped: those of an aggregate inside an attribute.
+    /// They are dropped: those of an aggregate inside such a one.
     Dropped,
 }
 
@@ -184,7 +184,8 @@ impl Downgrade {
 
     /// A header or a simple value.
     fn line(&mut self, rest: &[u8], out: &mut impl BufMut) -> Option<usize> {
-        let taken = memchr(b'\n', rest)? + 1;
+        // A line feed alone does not end a text.
+        let taken = memchr_iter(b'\n', rest).find(|at| rest.get(at.wrapping_sub(1)) == Some(&b'\r'))? + 1;
         let whole = rest.get(..taken)?;
         let text = whole.get(1..taken.saturating_sub(2)).unwrap_or_default();
         let kind = whole.first().copied().unwrap_or_default();
@@ -193,10 +194,13 @@ impl Downgrade {
             self.drop_value(kind, len);
             return Some(taken);
         }
-        if kind != b'|' {
+        // A push amid a reply is none of its elements, and nothing that a RESP2 client can be sent.
+        let push = kind == b'>' && !self.open.is_empty();
+        if kind != b'|' && !push {
             self.begin(out);
         }
         match (kind, len) {
+            (_, Some(len)) if push => self.open(len, Role::Attribute),
             (b'_', _) => self.simple(self.null(), out),
             (b'#', _) => self.simple(if text == b"t" { b":1\r\n" } else { b":0\r\n" }, out),
             (b',' | b'(', _) => {
@@ -253,7 +257,8 @@ impl Downgrade {
     fn drop_value(&mut self, kind: u8, len: Option<u64>) {
         match (kind, len) {
             (b'$' | b'=' | b'!', Some(len)) => self.state = State::Skip { left: len + 2 },
-            (b'*' | b'~' | b'>', Some(len)) => self.open(len, Role::Dropped),
+            (b'*' | b'~', Some(len)) => self.open(len, Role::Dropped),
+            (b'>', Some(len)) => self.open(len, Role::Attribute),
             (b'%', Some(len)) => self.open(len.saturating_mul(2), Role::Dropped),
             (b'|', Some(len)) => self.open(len.saturating_mul(2), Role::Attribute),
             _ => self.end(),

@@ -32,6 +32,7 @@ mod push_matrix;
 mod reconnects;
 mod samples;
 mod secrets;
+mod seeds;
 mod sessions;
 mod suite;
 mod upstream;

@@ -58,6 +58,20 @@ fn resp3_types_become_resp2_types() {
 }
 
 #[test]
+fn a_line_feed_alone_does_not_end_a_text() {
+    assert_eq!(rewritten("*2\r\n+a\nb\r\n#t\r\n", Shape::Same), "*2\r\n+a\nb\r\n:1\r\n");
+}
+
+#[test]
+fn a_push_amid_a_reply_is_none_of_its_elements() {
+    let push = ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n";
+    let exec = format!("*2\r\n#t\r\n{push}#f\r\n");
+    assert_eq!(rewritten(&exec, Shape::Same), "*2\r\n:1\r\n:0\r\n");
+    let attribute = format!("|1\r\n+a\r\n{push}+b\r\n#t\r\n");
+    assert_eq!(rewritten(&attribute, Shape::Same), ":1\r\n");
+}
+
+#[test]
 fn a_null_is_an_array_where_the_shape_says_so() {
     assert_eq!(rewritten("_\r\n", Shape::NullArray), "*-1\r\n");
     assert_eq!(rewritten("_\r\n", Shape::NullArrayOnTimeout), "*-1\r\n");
