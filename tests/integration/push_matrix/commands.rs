@@ -204,7 +204,13 @@ fn is_kept(line: &str) -> bool {
 fn is_read(command: &Command) -> bool {
     let row = command.row();
     let waits = of_row(&command.words, Row::class) == Class::Blocking;
-    row.flags.has(READONLY) && !command.keys.is_empty() && !waits && !VARYING.iter().any(|(name, _)| *name == row.name)
+    // In its longer form it tells how long each message has been idle.
+    let varies = row.name == "xpending" && command.words.len() > 3;
+    row.flags.has(READONLY)
+        && !command.keys.is_empty()
+        && !waits
+        && !varies
+        && !VARYING.iter().any(|(name, _)| *name == row.name)
 }
 
 /// Whether the table lets its reply be cached.
