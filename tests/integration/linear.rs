@@ -32,6 +32,7 @@ const OPERATIONS: usize = 25;
 
 /// What a test runs.
 struct Case {
+    kind: Kind,
     threads: usize,
     /// Whether half of the clients are another user, and so on other lanes.
     users: bool,
@@ -43,33 +44,33 @@ struct Case {
 
 #[test]
 fn one_worker_is_linearizable_under_delays() {
-    run(&Case { threads: 1, users: false, losses: 0, rounds: 40 });
+    run(&Case { kind: Kind::Redis, threads: 1, users: false, losses: 0, rounds: 40 });
 }
 
 #[test]
 fn two_users_of_a_worker_are_each_linearizable_with_all_writes() {
-    run(&Case { threads: 1, users: true, losses: 0, rounds: 20 });
+    run(&Case { kind: Kind::Valkey, threads: 1, users: true, losses: 0, rounds: 20 });
 }
 
 #[test]
 fn each_of_four_workers_is_linearizable_with_all_writes() {
-    run(&Case { threads: 4, users: false, losses: 0, rounds: 40 });
+    run(&Case { kind: Kind::Valkey, threads: 4, users: false, losses: 0, rounds: 40 });
 }
 
 #[test]
 fn one_worker_is_linearizable_while_lanes_are_lost() {
-    run(&Case { threads: 1, users: false, losses: 2, rounds: 6 });
+    run(&Case { kind: Kind::Redis, threads: 1, users: false, losses: 2, rounds: 6 });
 }
 
 #[test]
 fn each_of_four_workers_is_linearizable_with_all_writes_while_lanes_are_lost() {
-    run(&Case { threads: 4, users: false, losses: 2, rounds: 6 });
+    run(&Case { kind: Kind::Redis, threads: 4, users: false, losses: 2, rounds: 6 });
 }
 
 fn run(case: &Case) {
     let patience = if case.losses > 0 { "200ms" } else { "20s" };
     let toml = format!("upstream.command_timeout = '{patience}'\nupstream.connect_timeout = '20s'");
-    let stage = Stage::new(Kind::Redis, case.threads, &toml);
+    let stage = Stage::new(case.kind, case.threads, &toml);
     if case.losses > 0 {
         stage.sidecar.allow_log("");
     }

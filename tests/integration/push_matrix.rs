@@ -19,7 +19,7 @@ use bench::{Bench, Seen};
 use exceptions::{SILENT, SILENT_ON_VALKEY, VARYING, WITHOUT_EFFECT, WITHOUT_LINE};
 
 /// So many faults are waited for, no more.
-const FAULTS: usize = 5;
+const FAULTS: usize = 3;
 
 #[test]
 fn every_outside_write_is_seen_through_every_cached_read_on_redis() {
