@@ -21,8 +21,8 @@ const LIBRARY: &str = "functions are no keys: what they return is not cached";
 const INTERNAL: &str = "of the servers' developers: GETREG stores a HyperLogLog in another way; seen when entries age";
 const STREAM: [&str; 4] = ["dump", "xinfo|groups", "xinfo|stream", "xpending"];
 
-/// Writes that change the replies of these reads without a push on some server, and why that serves nobody a wrong
-/// reply. `*`: of every read, cached or not; else none of them may be cached.
+/// Writes that change the replies of these reads without a push on some server, and why that is no fault.
+/// `*`: of every read, cached or not, which is out of contract; else none of them may be cached.
 pub const SILENT: [(&str, &[&str], &str); 16] = [
     ("function|delete", &["fcall_ro"], LIBRARY),
     ("function|flush", &["fcall_ro"], LIBRARY),
