@@ -12,7 +12,7 @@ use crate::support::resp::Stream;
 use crate::support::wait::PATIENCE;
 use crate::support::{Conn, Server, Sidecar};
 
-mod dice;
+pub mod dice;
 mod pipelines;
 
 use dice::Dice;
@@ -193,7 +193,7 @@ fn lines(bytes: &[u8]) -> String {
 }
 
 /// The seeds to run, and for how long at most.
-fn seeds() -> (std::ops::Range<u64>, Duration) {
+pub fn seeds() -> (std::ops::Range<u64>, Duration) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     // A test that lasts two minutes is ended from outside.
     let seconds = Duration::from_secs(number("SIDECACHE_SECONDS").unwrap_or(80));

@@ -25,6 +25,7 @@ mod framing;
 mod harness;
 mod lease;
 mod limits;
+mod linear;
 mod matrix;
 mod news;
 mod orders;

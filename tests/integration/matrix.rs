@@ -16,13 +16,13 @@ use crate::support::redis::Kind;
 use crate::support::{V, eventually};
 
 mod alone;
-mod compare;
+pub mod compare;
 mod compatibility;
-mod exceptions;
+pub mod exceptions;
 mod refusals;
 mod rewriting;
 mod telling;
-mod ways;
+pub mod ways;
 
 use compare::How;
 use exceptions::{ONLY_ERRORS, VARIES};
