@@ -18,7 +18,9 @@ use crate::cache::entry::Namespace;
 use crate::cache::generation::Slot;
 use crate::cache::lease::Lease;
 use crate::cache::{Config, Entry, Epoch, Flight, Generations, Mode};
+use crate::net::boottime;
 use crate::protocol::frame::{Invalidation, invalidation};
+use crate::switch::{Rule, on};
 use crate::telemetry::labels::FillRefused;
 
 /// Nanoseconds in a millisecond.
@@ -138,7 +140,8 @@ impl Standing {
 
     /// The namespace of a RESP version's replies.
     pub fn namespace(&self, resp3: bool) -> Namespace {
-        Namespace(self.namespace | u32::from(resp3))
+        let lane = if on(Rule::LanesAreApart) { self.namespace } else { 0 };
+        Namespace(lane | u32::from(resp3 && on(Rule::VersionsAreApart)))
     }
 
     /// How its entries are kept right at present.
@@ -153,14 +156,20 @@ impl Standing {
 
     /// A new connection has handshaken: filling may start.
     pub fn begin(&self, mode: Mode) {
-        self.bump();
+        if on(Rule::LossBumps) {
+            self.bump();
+        }
         self.mode.set(mode);
     }
 
     /// The connection is gone: nothing of it may be served or filled any more.
     pub fn end(&self) {
-        self.bump();
-        self.lease.revoke();
+        if on(Rule::LossBumps) {
+            self.bump();
+        }
+        if on(Rule::LeaseEndsWithLane) {
+            self.lease.revoke();
+        }
         self.mode.set(Mode::Off);
     }
 
@@ -182,7 +191,8 @@ impl Standing {
 
     /// Whether news may not overtake this lane: it has entries or flights that pushes could touch.
     pub fn needs_fence(&self) -> bool {
-        self.mode.get() == Mode::Tracking && (self.entries.get() || self.flights.get() > 0)
+        let flights = on(Rule::FencesForFlights) && self.flights.get() > 0;
+        self.mode.get() == Mode::Tracking && (self.entries.get() || flights)
     }
 }
 
@@ -207,15 +217,21 @@ impl Coherence {
     pub fn valid(&self, entry: &Entry, standing: &Standing, now: u64) -> bool {
         self.unchanged(entry, standing, now)
             && (standing.mode.get() == Mode::Ttl
-                || standing.lease.holds(now, self.max_staleness) && !self.shared.unwatched.load(Ordering::Relaxed))
+                || self.is_fresh(standing, now)
+                    && !(on(Rule::HitsAreWatched) && self.shared.unwatched.load(Ordering::Relaxed)))
     }
 
     /// Whether nothing is known that speaks against an entry; it may be served once the lease holds again.
     pub fn unchanged(&self, entry: &Entry, standing: &Standing, now: u64) -> bool {
-        entry.lane_epoch == standing.epoch.get()
-            && now <= entry.deadline
-            && entry.generation == self.shared.generations.current(entry.slot)
-            && entry.node_epoch == self.shared.node.current()
+        (!on(Rule::HitChecksLaneEpoch) || entry.lane_epoch == standing.epoch.get())
+            && (!on(Rule::HitChecksDeadline) || now <= entry.deadline)
+            && (!on(Rule::HitChecksGeneration) || entry.generation == self.shared.generations.current(entry.slot))
+            && (!on(Rule::HitChecksNodeEpoch) || entry.node_epoch == self.shared.node.current())
+    }
+
+    /// Whether a lane's knowledge is proven fresh.
+    fn is_fresh(&self, standing: &Standing, now: u64) -> bool {
+        !on(Rule::HitsNeedTheLease) || standing.lease.holds(now, self.max_staleness)
     }
 
     /// Applies a push that the lane has met; returns how many keys it named, `None` for all.
@@ -225,21 +241,32 @@ impl Coherence {
                 let mut count = 0;
                 for key in keys {
                     let slot = self.shared.generations.slot(key);
-                    self.shared.generations.bump(slot);
+                    if on(Rule::PushBumps) {
+                        self.shared.generations.bump(slot);
+                    }
                     self.note(slot, Event::Pushed);
                     count += 1;
                 }
                 Some(count)
             }
             Some(Invalidation::All) => {
-                standing.bump();
+                if on(Rule::NullPushBumps) {
+                    standing.bump();
+                }
                 None
             }
             None => Some(0),
         }
     }
 
-    /// An inside write is sent, or its reply, error, time-out or loss is met.
+    /// An inside write is about to be sent.
+    pub fn sending(&self, keys: &Keys) {
+        if on(Rule::BumpAtSend) {
+            self.written(keys);
+        }
+    }
+
+    /// An inside write's reply, error, time-out or loss is met.
     pub fn written(&self, keys: &Keys) {
         let slots = match keys {
             Keys::None => return,
@@ -269,22 +296,28 @@ impl Coherence {
         if !flight.fill {
             return Err(FillRefused::Admission);
         }
-        if matches!(upstream.first(), Some(b'-' | b'!')) {
+        if on(Rule::ErrorsAreNotKept) && matches!(upstream.first(), Some(b'-' | b'!')) {
             return Err(FillRefused::Error);
         }
         if reply.len() > self.max_entry_bytes {
             return Err(FillRefused::Large);
         }
-        if flight.tracked && !flight.caching.get() {
+        if on(Rule::FillChecksCaching) && flight.tracked && !flight.caching.get() {
             return Err(FillRefused::Caching);
         }
-        if flight.lane_epoch != standing.epoch.get() || flight.node_epoch != self.shared.node.current() {
+        let (lane_epoch, node_epoch) = (standing.epoch.get(), self.shared.node.current());
+        if on(Rule::FillChecksLaneEpoch) && flight.lane_epoch != lane_epoch {
             return Err(FillRefused::Epoch);
         }
-        if flight.generation != self.shared.generations.current(flight.slot) {
+        if on(Rule::FillChecksNodeEpoch) && flight.node_epoch != node_epoch {
+            return Err(FillRefused::Epoch);
+        }
+        let generation = self.shared.generations.current(flight.slot);
+        if on(Rule::FillChecksGeneration) && flight.generation != generation {
             return Err(FillRefused::Generation);
         }
-        let deadline = self.deadline(flight.sent, flight.pttl.get(), flight.max_age, flight.tracked)?;
+        let from = if on(Rule::DeadlineFromSending) { flight.sent } else { boottime() };
+        let deadline = self.deadline(from, flight.pttl.get(), flight.max_age, flight.tracked)?;
         standing.entries.set(true);
         self.note(flight.slot, Event::Filled);
         Ok(Entry {
@@ -292,9 +325,9 @@ impl Coherence {
             // A copy of its own: a slice would pin the whole read buffer.
             reply: Bytes::copy_from_slice(reply),
             slot: flight.slot,
-            generation: flight.generation,
-            lane_epoch: flight.lane_epoch,
-            node_epoch: flight.node_epoch,
+            generation,
+            lane_epoch,
+            node_epoch,
             sent: flight.sent,
             deadline,
             tracked: flight.tracked,
@@ -305,16 +338,23 @@ impl Coherence {
     /// off; 1/1024 covers the drift between two machines' clocks over the TTL.
     pub fn deadline(&self, sent: u64, pttl: Option<i64>, max_age: u64, tracked: bool) -> Result<u64, FillRefused> {
         // The bound on staleness is a bound: what is capped by it is not jittered beyond it.
-        let age = if max_age <= self.max_staleness { max_age } else { self.jittered(max_age) };
-        let age = age.min(if tracked { u64::MAX } else { self.ttl_mode_age });
+        let age = if on(Rule::JitterStaysWithinStaleness) && max_age <= self.max_staleness {
+            max_age
+        } else {
+            self.jittered(max_age)
+        };
+        let age = if on(Rule::MaxAgeCaps) { age } else { u64::MAX };
+        let age = age.min(if tracked || !on(Rule::TtlModeAgeCaps) { u64::MAX } else { self.ttl_mode_age });
         let capped = sent.saturating_add(age);
         match pttl {
-            None | Some(i64::MIN..=-3) => Err(FillRefused::Pttl),
-            Some(-2 | -1) => Ok(capped),
-            Some(0 | 1) => Err(FillRefused::Expiring),
+            None | Some(i64::MIN..=-3) if on(Rule::FillChecksPttl) => Err(FillRefused::Pttl),
+            None | Some(i64::MIN..=-1) => Ok(capped),
+            Some(0 | 1) if on(Rule::ExpiringIsNotKept) => Err(FillRefused::Expiring),
             Some(pttl) => {
                 let ttl = (pttl as u64).saturating_mul(MILLISECOND);
-                Ok(capped.min(sent.saturating_add(ttl - ttl / 1024).saturating_sub(MILLISECOND)))
+                let drift = if on(Rule::DeadlineAllowsForDrift) { ttl / 1024 } else { 0 };
+                let rounding = if on(Rule::DeadlineRoundsDown) { MILLISECOND } else { 0 };
+                Ok(capped.min(sent.saturating_add(ttl - drift).saturating_sub(rounding)))
             }
         }
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// The parts in the order of a command's way: each uses only those on earlier lines; one line's are ignorant of
 /// each other.
 const ORDER: [&[&str]; 12] = [
-    &["telemetry"],
+    &["switch", "telemetry"],
     &["protocol", "limits", "net"],
     &["command"],
     &["cache", "upstream"],

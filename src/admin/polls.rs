@@ -13,6 +13,7 @@ use bb8_redis::redis;
 
 use super::scrape::Target;
 use crate::coherence::Shared;
+use crate::switch::{Rule, on};
 
 /// Longest time between two polls: a SWAPDB is noticed within a second.
 const PERIOD_MAX: Duration = Duration::from_millis(500);
@@ -115,7 +116,7 @@ impl Seen {
 
     fn apply(&mut self, shared: &Shared, stats: &str, keyspace: &str) {
         let swaps = swaps(stats);
-        if self.swaps != Some(swaps) {
+        if on(Rule::SwapSeen) && self.swaps != Some(swaps) {
             if self.swaps.is_some() {
                 tracing::info!("SWAPDB seen upstream: cached entries dropped");
             }
@@ -127,7 +128,9 @@ impl Seen {
         if self.hash_ttls != hash_ttls {
             self.hash_ttls = hash_ttls;
             shared.hash_ttls.store(hash_ttls, Ordering::SeqCst);
-            shared.node.bump();
+            if on(Rule::HashTtlsSeenDrop) {
+                shared.node.bump();
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::dispatch::lane::{After, TrackedLane, Trouble};
 use crate::dispatch::session::{Voice, Words};
 use crate::error::Error;
 use crate::protocol::{Args, Value, encode};
+use crate::switch::{Rule, on};
 use crate::telemetry::labels::Class;
 use crate::upstream::dedicated::PoolKind;
 use crate::upstream::identity::Identity;
@@ -263,7 +264,7 @@ impl Connection {
         let lane = self.lane_beside(|mine| (account, mine.db));
         let fresh = !lane.queue.is_up();
         let mut refused = self.ready(&lane).await.err();
-        if refused.is_none() && !fresh {
+        if on(Rule::PasswordIsVerified) && refused.is_none() && !fresh {
             // The lane was there before: whether the password still holds only upstream can tell.
             refused = self.verify(account, identity).await.err();
         }
