@@ -292,8 +292,8 @@ impl Connection {
     async fn refusal(&mut self, account: u32, words: &[&str]) -> Result<Option<Vec<u8>>, Vec<u8>> {
         let account = self.worker.account_at(account).ok_or_else(|| Error::NoAuth.reply())?;
         let lost = |cause: String| Error::Lost { upstream: self.worker.upstream_name(), cause }.reply();
-        let mut connection =
-            self.worker.check_out(&account, PoolKind::Control).await.map_err(|error| lost(error.to_string()))?;
+        let checked_out = self.worker.check_out(&account, PoolKind::Control).await;
+        let mut connection = checked_out.map_err(|error| self.worker.pool_error(PoolKind::Control, &error))?;
         let mut request = BytesMut::new();
         encode::request(&mut request, words);
         connection.send(&request, 1);

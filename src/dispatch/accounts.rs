@@ -80,7 +80,8 @@ impl Worker {
         }
     }
 
-    fn pool_error(&self, kind: PoolKind, error: &PoolError) -> Vec<u8> {
+    /// The reply where there is no connection: upstream's own words if it refuses, else ours.
+    pub fn pool_error(&self, kind: PoolKind, error: &PoolError) -> Vec<u8> {
         let upstream = self.upstream_name();
         let (pool, label) = match kind {
             PoolKind::Transactions => ("pool", Pool::Transaction),
