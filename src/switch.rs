@@ -97,6 +97,8 @@ rules! {
     HashTtlsCap,
     /// P4: when the first such field is seen, the node's entries are dropped.
     HashTtlsSeenDrop,
+    /// P4: while nobody can say whether there are any, there may be.
+    HashTtlsMayBe,
     /// P6: lanes (databases, users) have entries of their own.
     LanesAreApart,
     /// P6: RESP versions have entries of their own.
@@ -115,8 +117,10 @@ rules! {
     LeaseFromSending,
     /// P4: errors do not renew it.
     ErrorsRenewNoLease,
-    /// P7: it ends with the lane: a PONG means that upstream was alive a moment ago.
+    /// P4: it ends with the lane.
     LeaseEndsWithLane,
+    /// P7: a PONG of ours needs it too: it means that upstream was alive a moment ago.
+    PongNeedsTheLease,
     /// P4: hits bring a heartbeat along: what is hot stays served, and an upstream that is gone is noticed.
     Heartbeat,
     /// P8: a lane that owes replies and is silent is closed.
@@ -145,6 +149,10 @@ rules! {
     OwnFence,
     /// P3: fences go to the other lanes of the worker.
     FencesOnLanes,
+    /// P3: to those of other users too.
+    FencesOnUsers,
+    /// P3: and to those of other databases.
+    FencesOnDatabases,
     /// P3: and to the other workers.
     FencesOnWorkers,
     /// P3: lanes that have flights and no entries need them too.
@@ -157,6 +165,8 @@ rules! {
     // A client's order.
     /// P1, rule 1: a read is no hit while earlier commands are unanswered.
     HitsWaitTheirTurn,
+    /// P1: nor is an MGET.
+    MgetWaitsItsTurn,
     /// P3, rule 1: a parked read is judged at its turn.
     ParkedAreJudged,
     /// P3, rule 2: later reads are fetched anew with a parked one.
@@ -191,8 +201,18 @@ rules! {
     ClientStateTaints,
     /// P6: what cannot be followed taints a connection.
     UnfollowedTaints,
+    /// P6: a dedicated connection is brought to its client's database and RESP version.
+    DedicatedIsAligned,
+    /// P7: nothing is done for who must authenticate first.
+    NothingBeforeAuth,
     /// P7: a password is upstream's to judge each time.
     PasswordIsVerified,
+    /// P7: who could log in and cannot any more is let go.
+    ExpelledAreLetGo,
+    /// P7: a refused command spoils the transaction that it stands in.
+    RefusalSpoils,
+    /// P1: while a confirmation of a subscription is under way, no further command is taken.
+    ConfirmationsFirst,
     /// P7: WAIT stands behind a PUBLISH that brings its connection up to date.
     WaitPublishes,
     /// P7: what must overtake has a connection of its own.
@@ -233,6 +253,8 @@ rules! {
     SlowClientsArePaused,
     /// P8: what is held for fences is bounded.
     HeldIsBounded,
+    /// P3: a violation that the audit finds ends the use of the cache.
+    ViolationEndsHits,
 }
 
 /// Whether a rule holds: always.

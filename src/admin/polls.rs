@@ -107,7 +107,7 @@ impl Seen {
         } else {
             tracing::debug!(%error, "background poll failed");
         }
-        if !self.hash_ttls {
+        if on(Rule::HashTtlsMayBe) && !self.hash_ttls {
             self.hash_ttls = true;
             shared.hash_ttls.store(true, Ordering::SeqCst);
             shared.node.bump();

@@ -313,7 +313,7 @@ impl Connection {
 
     /// Answers with an error of our own; in MULTI upstream must learn of the failure, or it would execute the rest.
     async fn deny(&mut self, checked: &mut Checked, error: Error) -> Result<(), Over> {
-        if checked.standing.in_multi() {
+        if checked.standing.in_multi() && on(Rule::RefusalSpoils) {
             checked.expected.push_back(Expect::spoiled(error, self.session.mute()));
             checked.connection.send(SPOIL, 1);
         } else {

@@ -85,7 +85,7 @@ impl Connection {
         }
         let lane = self.session.lane();
         let alive = lane.standing.lease.holds(self.worker.now(), self.worker.coherence.max_staleness);
-        if !alive || args.len() > 2 {
+        if on(Rule::PongNeedsTheLease) && !alive || args.len() > 2 {
             self.worker.forward(&self.session, row, args, Class::Local, After::Nothing);
             return true;
         }

@@ -93,7 +93,10 @@ impl Worker {
     /// Fences every lane of the node but `except`; the hold's maker must still release it.
     pub fn fence_lanes(&self, hold: &Rc<Hold>, except: Option<&TrackedLane>) {
         for lane in self.lanes.borrow().iter() {
-            if on(Rule::FencesOnLanes) && !is_same(except, lane) && lane.standing.needs_fence() {
+            let spared = lane.identity != 0 && !on(Rule::FencesOnUsers)
+                || lane.db != self.settings.db && !on(Rule::FencesOnDatabases)
+                || !on(Rule::FencesOnLanes);
+            if !spared && !is_same(except, lane) && lane.standing.needs_fence() {
                 hold.one_more();
                 self.fence(lane, Rc::clone(hold));
             }

@@ -124,7 +124,7 @@ impl Worker {
             let expelled =
                 matches!(error, HandshakeError::Auth(_)) && lane.identity != 0 && lane.connection_id.get() != 0;
             for owed in driver.give_up() {
-                if expelled {
+                if expelled && on(Rule::ExpelledAreLetGo) {
                     owed.waiter.sessions().iter().for_each(|session| session.let_go());
                 }
                 self.fail(lane, owed.waiter, line);

@@ -43,7 +43,7 @@ pub struct Snapshot {
 impl Worker {
     /// An MGET.
     pub fn mget(&self, session: &Rc<Session>, row: &'static Row, args: &Args<'_>) {
-        let settled = session.replies.borrow().is_settled();
+        let settled = !on(Rule::MgetWaitsItsTurn) || session.replies.borrow().is_settled();
         if !settled || args.len() < 2 || args.len() > PARTS_MAX || self.settings.cache.mode == Mode::Off {
             self.cells.command(Class::Mget, Outcome::Forwarded);
             return self.forward_read(session, row, args);

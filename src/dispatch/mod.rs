@@ -81,7 +81,10 @@ impl Worker {
     /// The way of one command.
     pub fn dispatch(&self, session: &Rc<Session>, args: &Args<'_>) -> Flow {
         let Some(row) = look_up(args) else { return self.unknown(session, args) };
-        if !session.authenticated.get() && !matches!(row.name, "auth" | "hello" | "quit" | "reset") {
+        if on(Rule::NothingBeforeAuth)
+            && !session.authenticated.get()
+            && !matches!(row.name, "auth" | "hello" | "quit" | "reset")
+        {
             let error = if row.name == "exec" { Error::ExecNoAuth } else { Error::NoAuth };
             return self.refuse(session, Class::Local, &error);
         }
