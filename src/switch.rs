@@ -27,11 +27,11 @@ rules! {
     BumpAtSend,
     /// P2: a write's keys are bumped before its reply is released by a lane.
     BumpAtReply,
-    /// P2: so are they before a dedicated connection releases it.
+    /// P2: a write's keys are bumped before its reply is released by a dedicated connection.
     BumpAtDedicatedReply,
     /// P2: what a write may have done is applied when it fails: time-out, loss.
     EffectOfFailure,
-    /// P2: so is it when a dedicated connection is given up.
+    /// P2: what a write may have done is applied when a dedicated connection is given up.
     EffectOfDedicatedFailure,
     /// P2: what a command that has been given up has done is applied when its reply comes.
     EffectOfLateReply,
@@ -41,9 +41,9 @@ rules! {
     PushBumps,
     /// P3: a push that names all drops what its lane has filled.
     NullPushBumps,
-    /// P2: FLUSHALL, SWAPDB, ACL drop the node's entries when they are sent, so that reads behind them go out with them.
+    /// P2: FLUSHALL, SWAPDB, ACL drop the node's entries when they are sent, so that reads behind them go out too.
     SweepAtSend,
-    /// P2: and again before their reply is released.
+    /// P2: FLUSHALL, SWAPDB, ACL drop the node's entries before their reply is released.
     SweepAtReply,
     /// P2: without pushes, a write to keys that it does not name drops the node's entries.
     UnnamedWriteSweeps,
@@ -57,17 +57,17 @@ rules! {
     // What may be kept.
     /// P3: a reply is kept only if its key's generation is what it was when the read was sent.
     FillChecksGeneration,
-    /// P3: only if the lane's epoch is.
+    /// P3: a reply is kept only if its lane's epoch is what it was when the read was sent.
     FillChecksLaneEpoch,
-    /// P3: only if the node's epoch is.
+    /// P3: a reply is kept only if its node's epoch is what it was when the read was sent.
     FillChecksNodeEpoch,
-    /// P3: only if CACHING was answered +OK.
+    /// P3: a reply is kept only if CACHING was answered +OK.
     FillChecksCaching,
-    /// P5: only if PTTL was answered by an integer.
+    /// P5: a reply is kept only if PTTL was answered by an integer.
     FillChecksPttl,
-    /// P5: not if it is about to expire.
+    /// P5: what is about to expire is not kept.
     ExpiringIsNotKept,
-    /// P6: not if it is an error.
+    /// P6: errors are not kept.
     ErrorsAreNotKept,
     /// P4: entries are kept by pushes only where upstream tracks.
     TrackingIsConfirmed,
@@ -75,9 +75,9 @@ rules! {
     // What may be served.
     /// P3: a hit has its key's present generation.
     HitChecksGeneration,
-    /// P3: its lane's present epoch.
+    /// P3: a hit has its lane's present epoch.
     HitChecksLaneEpoch,
-    /// P3: its node's present epoch.
+    /// P3: a hit has its node's present epoch.
     HitChecksNodeEpoch,
     /// P5: a hit comes before its deadline.
     HitChecksDeadline,
@@ -89,15 +89,15 @@ rules! {
     DeadlineAllowsForDrift,
     /// P4: no entry lives longer than `max_age`.
     MaxAgeCaps,
-    /// P4: without pushes, none lives longer than `ttl_mode_age`.
+    /// P4: without pushes, no entry lives longer than `ttl_mode_age`.
     TtlModeAgeCaps,
     /// P4: what is capped by the bound on staleness is not jittered beyond it.
     JitterStaysWithinStaleness,
     /// P4: while hash fields with TTLs are held, replies that rest on them live no longer than the bound.
     HashTtlsCap,
-    /// P4: when the first such field is seen, the node's entries are dropped.
+    /// P4: when the first hash field with a TTL is seen, the node's entries are dropped.
     HashTtlsSeenDrop,
-    /// P4: while nobody can say whether there are any, there may be.
+    /// P4: while nobody can say whether hash fields have TTLs, some may.
     HashTtlsMayBe,
     /// P6: lanes (databases, users) have entries of their own.
     LanesAreApart,
@@ -113,13 +113,13 @@ rules! {
     // The lease.
     /// P4: hits only while the lease holds.
     HitsNeedTheLease,
-    /// P4: it counts from when the answered command was sent.
+    /// P4: the lease counts from when the answered command was sent.
     LeaseFromSending,
-    /// P4: errors do not renew it.
+    /// P4: errors do not renew the lease.
     ErrorsRenewNoLease,
-    /// P4: it ends with the lane.
+    /// P4: the lease ends with its lane.
     LeaseEndsWithLane,
-    /// P7: a PONG of ours needs it too: it means that upstream was alive a moment ago.
+    /// P7: a PONG of ours needs the lease: it means that upstream was alive a moment ago.
     PongNeedsTheLease,
     /// P4: hits bring a heartbeat along: what is hot stays served, and an upstream that is gone is noticed.
     Heartbeat,
@@ -133,29 +133,29 @@ rules! {
     // News never overtakes.
     /// P3: what dedicated connections deliver is held for fences.
     DedicatedDataIsHeld,
-    /// P3: so are their statuses where keys are not named.
+    /// P3: statuses of commands that do not name their keys are held by dedicated connections too.
     DedicatedStatusIsHeld,
-    /// P3: so are the messages of shared subscriptions.
+    /// P3: the messages of shared subscriptions are held for fences.
     MessagesAreHeld,
     /// P3: what a lane pops or reads in a write is held for the other lanes' fences.
     LaneNewsIsHeld,
-    /// P3: so is a transaction's result.
+    /// P3: a transaction's result is held for the other lanes' fences.
     ExecIsHeld,
-    /// P3: large replies are held whole.
+    /// P3: large replies that tell what others wrote are held whole.
     LargeNewsIsHeld,
     /// P2: a script's reply is held for the other lanes' fences.
     ScriptsAreHeld,
-    /// P2: and for the PING behind it on its own lane.
+    /// P2: a script's reply is held for the PING behind it on its own lane.
     OwnFence,
     /// P3: fences go to the other lanes of the worker.
     FencesOnLanes,
-    /// P3: to those of other users too.
+    /// P3: fences go to the lanes of other users.
     FencesOnUsers,
-    /// P3: and to those of other databases.
+    /// P3: fences go to the lanes of other databases.
     FencesOnDatabases,
-    /// P3: and to the other workers.
+    /// P3: fences go to the lanes of other workers.
     FencesOnWorkers,
-    /// P3: lanes that have flights and no entries need them too.
+    /// P3: lanes that have flights and no entries need fences too.
     FencesForFlights,
     /// P3: what comes while a fence is under way waits for the next.
     FenceIsSentAfter,
@@ -165,7 +165,7 @@ rules! {
     // A client's order.
     /// P1, rule 1: a read is no hit while earlier commands are unanswered.
     HitsWaitTheirTurn,
-    /// P1: nor is an MGET.
+    /// P1, rule 1: an MGET is no hit while earlier commands are unanswered.
     MgetWaitsItsTurn,
     /// P3, rule 1: a parked read is judged at its turn.
     ParkedAreJudged,
@@ -177,13 +177,13 @@ rules! {
     ParkedGoOutFirst,
     /// P3, rule 4: a joined flight is no older than what the client rests on.
     JoinChecksOrder,
-    /// P2, rule 4: its generation is the present one.
+    /// P2, rule 4: a joined flight's generation is the present one.
     JoinChecksGeneration,
-    /// P3, rule 4: so is its lane's epoch.
+    /// P3, rule 4: a joined flight's lane epoch is the present one.
     JoinChecksLaneEpoch,
-    /// P2, rule 4: so is its node's epoch.
+    /// P2, rule 4: a joined flight's node epoch is the present one.
     JoinChecksNodeEpoch,
-    /// P4, rule 4: it was sent less than `max_staleness` ago.
+    /// P4, rule 4: a joined flight was sent less than `max_staleness` ago.
     JoinChecksAge,
     /// P1, rule 5: what changes the connection waits for earlier replies.
     ChangesWait,
@@ -195,9 +195,9 @@ rules! {
     BlockEndIsChecked,
     /// P6: a dedicated connection is used again only if it is clean.
     PoolKeepsTheClean,
-    /// P6: one that has spoken or died at rest is not.
+    /// P6: a dedicated connection that has spoken or died at rest is not used again.
     PoolKeepsTheSilent,
-    /// P6: one whose state is still its client's is tainted.
+    /// P6: a dedicated connection whose state is still its client's is tainted.
     ClientStateTaints,
     /// P6: what cannot be followed taints a connection.
     UnfollowedTaints,
@@ -227,23 +227,23 @@ rules! {
     UnsentIsTakenBack,
     /// P8: a lost read is sent again only if nothing but reads stand behind it.
     RetryNeedsHarmless,
-    /// P8: only once.
+    /// P8: a lost read is sent again only once.
     RetryIsOnce,
-    /// P3: not behind a later read that is still queued.
+    /// P3: a lost read is not sent again behind a later one that is still queued.
     RetryKeepsOrder,
     /// P1: the place of a command that was given up stays, and swallows the late reply.
     TombstonesStay,
     /// P8: a lane's command is told in time that it takes too long.
     CommandTimeout,
-    /// P8: so is one on a dedicated connection.
+    /// P8: a dedicated connection's command is told in time that it takes too long.
     DedicatedTimeout,
     /// P8: a lane that is given up is reset, so that nothing on its way follows later commands.
     AbandonedIsReset,
-    /// P8: so is a dedicated connection.
+    /// P8: a dedicated connection that is given up is reset.
     AbandonedDedicatedIsReset,
     /// P8: the successor of a lane that was given up kills it at the server.
     PredecessorIsKilled,
-    /// P8: one that the server has closed is not killed: its id may be a stranger's.
+    /// P8: a lane that the server has closed is not killed: its id may be a stranger's.
     StrangersAreSpared,
     /// P8: a lane's queue is bounded.
     QueueIsBounded,

@@ -27,8 +27,8 @@ impl Connection {
         }
         // The fence that the first piece of a long reply waited for covers its others.
         let tells = pieces.iter().any(|piece| piece.first && !matches!(piece.kind, b'+' | b'-' | b'!'));
-        let unnamed = checked.expected.iter().take(pieces.len()).any(Expect::has_unknown_keys);
-        let held = tells && on(Rule::DedicatedDataIsHeld) || unnamed && on(Rule::DedicatedStatusIsHeld);
+        let unnamed = || checked.expected.iter().take(pieces.len()).any(Expect::has_unknown_keys);
+        let held = tells && on(Rule::DedicatedDataIsHeld) || on(Rule::DedicatedStatusIsHeld) && unnamed();
         if held && self.worker.others_need_fence(None) {
             self.worker.fenced().await;
         }

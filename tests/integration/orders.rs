@@ -333,7 +333,7 @@ fn a_right_taken_away_from_inside_is_gone_at_once_and_from_outside_within_max_ag
 
 #[test]
 fn a_read_that_is_denied_ends_the_hits_that_rest_on_the_same_right() {
-    let stage = one_worker("");
+    let stage = one_worker("upstream.connect_timeout = '20s'");
     let mut reader = [stage.readers().pop().unwrap()];
     stage.warm(&mut reader, "GET k", &old());
     stage.server.outside("ACL SETUSER app -get");

@@ -9,7 +9,7 @@ use crate::support::resp::{encode, words};
 use crate::support::{Conn, Dir, Kind, V, eventually};
 
 /// A lease that outlasts the test, and patience that no busy machine uses up.
-const PATIENT: &str = "cache.max_staleness = '1m'\nupstream.command_timeout = '60s'";
+const PATIENT: &str = "cache.max_staleness = '1m'\nupstream.command_timeout = '60s'\nupstream.connect_timeout = '20s'";
 
 /// A way to write `k` in one command: what is said before it, the command, and by what its connection is known.
 struct Way {

@@ -118,7 +118,7 @@ fn each_user_has_its_own_rights_and_its_own_cache() {
 fn a_password_that_was_right_is_upstreams_to_judge_each_time() {
     let server = Server::redis();
     server.outside(ALICE);
-    let sidecar = Sidecar::start(&server, "");
+    let sidecar = Sidecar::start(&server, "upstream.connect_timeout = '20s'");
     let (mut first, mut second) = (sidecar.conn(), sidecar.conn());
     assert_eq!(first.line("AUTH alice secret"), V::Simple("OK".into()));
     server.outside("ACL SETUSER alice resetpass >other");
