@@ -3,7 +3,7 @@ SHELL := /bin/bash
 # Where rustup puts cargo; a bare shell does not look there.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help run test suite check bench bench-quick deps image
+.PHONY: help run test suite mutants check bench bench-quick deps image
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -21,6 +21,10 @@ suite: ## Redis's own test suite, directly and through a sidecache: what differs
 	@scripts/deps.sh
 	@cargo build --release --locked --bin sidecache
 	@python3 tests/suite/run.py
+
+mutants: ## each rule that the promises rest on is turned off, and a test must go red; some ten minutes
+	@scripts/deps.sh
+	@python3 scripts/mutants.py
 
 check: ## the quick part of it: format, lints, house rules
 	cargo fmt --check
