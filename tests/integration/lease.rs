@@ -7,6 +7,9 @@ use std::time::Duration;
 use crate::coherence::stage::Stage;
 use crate::support::{Kind, Link, Scripted, Server, Sidecar, V, wait};
 
+/// Patience that no busy machine uses up.
+const PATIENT: &str = "upstream.connect_timeout = '20s'\nupstream.command_timeout = '60s'";
+
 #[test]
 fn a_lapsed_lease_costs_one_fetch_and_not_one_per_key() {
     let server = Server::redis();
@@ -32,7 +35,7 @@ fn a_lapsed_lease_costs_one_fetch_and_not_one_per_key() {
 
 #[test]
 fn the_lease_counts_from_when_the_answered_command_was_sent() {
-    let stage = Stage::new(Kind::Redis, 1, "cache.max_staleness = '100ms'");
+    let stage = Stage::new(Kind::Redis, 1, &format!("cache.max_staleness = '100ms'\n{PATIENT}"));
     stage.server.outside("SET k v");
     let mut client = stage.sidecar.conn();
     // Whatever is answered was asked longer ago than the bound: nothing is proven by it.
@@ -57,7 +60,7 @@ fn an_upstream_that_answers_by_errors_alone_renews_no_lease() {
             }
         }
     });
-    let sidecar = Sidecar::start(&upstream, "cache.max_staleness = '500ms'");
+    let sidecar = Sidecar::start(&upstream, &format!("cache.max_staleness = '500ms'\n{PATIENT}"));
     let mut client = sidecar.conn();
     (0..4).for_each(|_| assert_eq!(client.line("GET k"), V::bulk("v")));
     loading.store(true, Ordering::SeqCst);

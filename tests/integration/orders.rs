@@ -109,7 +109,7 @@ fn a_read_that_would_hit_is_not_fetched_behind_the_write_that_follows_it() {
 
 #[test]
 fn an_mget_that_would_hit_waits_for_its_turn() {
-    let stage = one_worker("");
+    let stage = one_worker("upstream.connect_timeout = '20s'\nupstream.command_timeout = '60s'");
     let mut client = stage.sidecar.conn();
     (0..4).for_each(|_| assert_eq!(client.line("MGET k"), V::Array(vec![old()])));
     assert!(stage.server.calls("mget") < 4, "it is kept");
