@@ -5,7 +5,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: help run test suite fuzz check bench bench-quick deps image
+.PHONY: help run test suite mutants fuzz check bench bench-quick deps image
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,10 @@ suite: ## Redis's own test suite, directly and through a sidecache: what differs
 	@scripts/deps.sh
 	@cargo build --release --locked --bin sidecache
 	@python3 tests/suite/run.py
+
+mutants: ## each rule that the promises rest on is turned off, and a test must go red; some ten minutes
+	@scripts/deps.sh
+	@python3 scripts/mutants.py
 
 fuzz: ## makes up input for each check of fuzz/ (FUZZ_SECONDS=600 each); needs a nightly compiler
 	@scripts/fuzz.sh $(FUZZ_SECONDS)

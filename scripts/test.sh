@@ -17,6 +17,8 @@ fi
 if cargo clippy --version >/dev/null 2>&1; then
     step "cargo clippy"
     cargo clippy --locked --quiet --all-targets -- -D warnings
+    step "cargo clippy with the switches of the mutation check"
+    cargo clippy --locked --quiet --lib --bins --features mutants -- -D warnings
 else
     step "no clippy here: the lints are not checked"
 fi

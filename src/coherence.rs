@@ -18,7 +18,9 @@ use crate::cache::entry::Namespace;
 use crate::cache::generation::Slot;
 use crate::cache::lease::Lease;
 use crate::cache::{Config, Entry, Epoch, Flight, Generations, Mode};
+use crate::net::boottime;
 use crate::protocol::frame::{Invalidation, invalidation};
+use crate::switch::{Rule, on};
 use crate::telemetry::labels::FillRefused;
 
 /// Nanoseconds in a millisecond.
@@ -138,7 +140,8 @@ impl Standing {
 
     /// The namespace of a RESP version's replies.
     pub fn namespace(&self, resp3: bool) -> Namespace {
-        Namespace(self.namespace | u32::from(resp3))
+        let lane = if on(Rule::LanesAreApart) { self.namespace } else { 0 };
+        Namespace(lane | u32::from(resp3 && on(Rule::VersionsAreApart)))
     }
 
     /// How its entries are kept right at present.
@@ -153,14 +156,20 @@ impl Standing {
 
     /// A new connection has handshaken: filling may start.
     pub fn begin(&self, mode: Mode) {
-        self.bump();
+        if on(Rule::LossBumps) {
+            self.bump();
+        }
         self.mode.set(mode);
     }
 
     /// The connection is gone: nothing of it may be served or filled any more.
     pub fn end(&self) {
-        self.bump();
-        self.lease.revoke();
+        if on(Rule::LossBumps) {
+            self.bump();
+        }
+        if on(Rule::LeaseEndsWithLane) {
+            self.lease.revoke();
+        }
         self.mode.set(Mode::Off);
     }
 
@@ -182,7 +191,8 @@ impl Standing {
 
     /// Whether news may not overtake this lane: it has entries or flights that pushes could touch.
     pub fn needs_fence(&self) -> bool {
-        self.mode.get() == Mode::Tracking && (self.entries.get() || self.flights.get() > 0)
+        let flights = on(Rule::FencesForFlights) && self.flights.get() > 0;
+        self.mode.get() == Mode::Tracking && (self.entries.get() || flights)
     }
 }
 
@@ -206,17 +216,26 @@ impl Coherence {
     /// Whether an entry may be served at `now`, which must have been read after the command was.
     pub fn valid(&self, entry: &Entry, standing: &Standing, now: u64) -> bool {
         // Whether anybody watches comes first: who does so again has bumped the node's epoch before, and that must be seen.
-        (standing.mode.get() == Mode::Ttl
-            || !self.shared.unwatched.load(Ordering::Acquire) && standing.lease.holds(now, self.max_staleness))
+        (standing.mode.get() == Mode::Ttl || self.is_watched() && self.is_fresh(standing, now))
             && self.unchanged(entry, standing, now)
+    }
+
+    /// Whether the background polls would tell of a SWAPDB.
+    fn is_watched(&self) -> bool {
+        !(on(Rule::HitsAreWatched) && self.shared.unwatched.load(Ordering::Acquire))
     }
 
     /// Whether nothing is known that speaks against an entry; it may be served once the lease holds again.
     pub fn unchanged(&self, entry: &Entry, standing: &Standing, now: u64) -> bool {
-        entry.lane_epoch == standing.epoch.get()
-            && now <= entry.deadline
-            && entry.generation == self.shared.generations.current(entry.slot)
-            && entry.node_epoch == self.shared.node.current()
+        (!on(Rule::HitChecksLaneEpoch) || entry.lane_epoch == standing.epoch.get())
+            && (!on(Rule::HitChecksDeadline) || now <= entry.deadline)
+            && (!on(Rule::HitChecksGeneration) || entry.generation == self.shared.generations.current(entry.slot))
+            && (!on(Rule::HitChecksNodeEpoch) || entry.node_epoch == self.shared.node.current())
+    }
+
+    /// Whether a lane's knowledge is proven fresh.
+    fn is_fresh(&self, standing: &Standing, now: u64) -> bool {
+        !on(Rule::HitsNeedTheLease) || standing.lease.holds(now, self.max_staleness)
     }
 
     /// Applies a push that the lane has met; returns how many keys it named, `None` for all.
@@ -226,21 +245,32 @@ impl Coherence {
                 let mut count = 0;
                 for key in keys {
                     let slot = self.shared.generations.slot(key);
-                    self.shared.generations.bump(slot);
+                    if on(Rule::PushBumps) {
+                        self.shared.generations.bump(slot);
+                    }
                     self.note(slot, Event::Pushed);
                     count += 1;
                 }
                 Some(count)
             }
             Some(Invalidation::All) => {
-                standing.bump();
+                if on(Rule::NullPushBumps) {
+                    standing.bump();
+                }
                 None
             }
             None => Some(0),
         }
     }
 
-    /// An inside write is sent, or its reply, error, time-out or loss is met.
+    /// An inside write is about to be sent.
+    pub fn sending(&self, keys: &Keys) {
+        if on(Rule::BumpAtSend) {
+            self.written(keys);
+        }
+    }
+
+    /// An inside write's reply, error, time-out or loss is met.
     pub fn written(&self, keys: &Keys) {
         let slots = match keys {
             Keys::None => return,
@@ -270,22 +300,28 @@ impl Coherence {
         if !flight.fill {
             return Err(FillRefused::Admission);
         }
-        if matches!(upstream.first(), Some(b'-' | b'!')) {
+        if on(Rule::ErrorsAreNotKept) && matches!(upstream.first(), Some(b'-' | b'!')) {
             return Err(FillRefused::Error);
         }
         if reply.len() > self.max_entry_bytes {
             return Err(FillRefused::Large);
         }
-        if flight.tracked && !flight.caching.get() {
+        if on(Rule::FillChecksCaching) && flight.tracked && !flight.caching.get() {
             return Err(FillRefused::Caching);
         }
-        if flight.lane_epoch != standing.epoch.get() || flight.node_epoch != self.shared.node.current() {
+        let (lane_epoch, node_epoch) = (standing.epoch.get(), self.shared.node.current());
+        if on(Rule::FillChecksLaneEpoch) && flight.lane_epoch != lane_epoch {
             return Err(FillRefused::Epoch);
         }
-        if flight.generation != self.shared.generations.current(flight.slot) {
+        if on(Rule::FillChecksNodeEpoch) && flight.node_epoch != node_epoch {
+            return Err(FillRefused::Epoch);
+        }
+        let generation = self.shared.generations.current(flight.slot);
+        if on(Rule::FillChecksGeneration) && flight.generation != generation {
             return Err(FillRefused::Generation);
         }
-        let deadline = self.deadline(flight.sent, flight.pttl.get(), flight.max_age, flight.tracked)?;
+        let from = if on(Rule::DeadlineFromSending) { flight.sent } else { boottime() };
+        let deadline = self.deadline(from, flight.pttl.get(), flight.max_age, flight.tracked)?;
         standing.entries.set(true);
         self.note(flight.slot, Event::Filled);
         Ok(Entry {
@@ -293,9 +329,9 @@ impl Coherence {
             // A copy of its own: a slice would pin the whole read buffer.
             reply: Bytes::copy_from_slice(reply),
             slot: flight.slot,
-            generation: flight.generation,
-            lane_epoch: flight.lane_epoch,
-            node_epoch: flight.node_epoch,
+            generation,
+            lane_epoch,
+            node_epoch,
             sent: flight.sent,
             deadline,
             tracked: flight.tracked,
@@ -306,16 +342,23 @@ impl Coherence {
     /// off; 1/1024 covers the drift between two machines' clocks over the TTL.
     pub fn deadline(&self, sent: u64, pttl: Option<i64>, max_age: u64, tracked: bool) -> Result<u64, FillRefused> {
         // The bound on staleness is a bound: what is capped by it is not jittered beyond it.
-        let age = if max_age <= self.max_staleness { max_age } else { self.jittered(max_age) };
-        let age = age.min(if tracked { u64::MAX } else { self.ttl_mode_age });
+        let age = if on(Rule::JitterStaysWithinStaleness) && max_age <= self.max_staleness {
+            max_age
+        } else {
+            self.jittered(max_age)
+        };
+        let age = if on(Rule::MaxAgeCaps) { age } else { u64::MAX };
+        let age = age.min(if tracked || !on(Rule::TtlModeAgeCaps) { u64::MAX } else { self.ttl_mode_age });
         let capped = sent.saturating_add(age);
         match pttl {
-            None | Some(i64::MIN..=-3) => Err(FillRefused::Pttl),
-            Some(-2 | -1) => Ok(capped),
-            Some(0 | 1) => Err(FillRefused::Expiring),
+            None | Some(i64::MIN..=-3) if on(Rule::FillChecksPttl) => Err(FillRefused::Pttl),
+            None | Some(i64::MIN..=-1) => Ok(capped),
+            Some(0 | 1) if on(Rule::ExpiringIsNotKept) => Err(FillRefused::Expiring),
             Some(pttl) => {
                 let ttl = (pttl as u64).saturating_mul(MILLISECOND);
-                Ok(capped.min(sent.saturating_add(ttl - ttl / 1024).saturating_sub(MILLISECOND)))
+                let drift = if on(Rule::DeadlineAllowsForDrift) { ttl / 1024 } else { 0 };
+                let rounding = if on(Rule::DeadlineRoundsDown) { MILLISECOND } else { 0 };
+                Ok(capped.min(sent.saturating_add(ttl - drift).saturating_sub(rounding)))
             }
         }
     }
@@ -370,94 +413,7 @@ impl Keys {
     }
 }
 
+// Named in whole since the orders of memory are explored on this very file, from elsewhere.
+#[path = "coherence/tests.rs"]
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn coherence() -> Coherence {
-        Coherence::new(Arc::default(), &Config::default(), 7)
-    }
-
-    #[test]
-    fn a_deadline_comes_before_upstreams_own_expiry_and_is_capped_by_age() {
-        let coherence = coherence();
-        let (sent, age) = (1_000 * MILLISECOND, 60_000 * MILLISECOND);
-        let deadline = |pttl, tracked| coherence.deadline(sent, pttl, age, tracked);
-        assert_eq!(deadline(Some(1024), true), Ok(sent + 1022 * MILLISECOND));
-        assert_eq!(deadline(Some(2), true).map(|at| at > sent && at < sent + 2 * MILLISECOND), Ok(true));
-        for endless in [Some(-1), Some(-2), Some(i64::MAX)] {
-            let at = deadline(endless, true).expect("a deadline") - sent;
-            assert!((age - age / 10..=age + age / 10).contains(&at), "{endless:?}: {at}");
-            assert!(deadline(endless, false).expect("a deadline") - sent <= coherence.ttl_mode_age);
-        }
-        assert_eq!(
-            (deadline(Some(0), true), deadline(Some(1), true)),
-            (Err(FillRefused::Expiring), Err(FillRefused::Expiring))
-        );
-        assert_eq!((deadline(None, true), deadline(Some(-3), true)), (Err(FillRefused::Pttl), Err(FillRefused::Pttl)));
-    }
-
-    #[test]
-    fn an_entry_is_valid_until_anything_that_it_rests_on_moves() {
-        let coherence = coherence();
-        let (standing, slot) = (Standing::new(0), coherence.shared.generations.slot(b"k"));
-        standing.begin(Mode::Tracking);
-        standing.lease.renew(100);
-        let entry = || Entry {
-            key: crate::cache::Lookup { hash: 1, namespace: Namespace(0), request: b"r" }.to_key(),
-            reply: Bytes::new(),
-            slot,
-            generation: coherence.shared.generations.current(slot),
-            lane_epoch: standing.epoch(),
-            node_epoch: coherence.shared.node.current(),
-            sent: 100,
-            deadline: u64::MAX,
-            tracked: true,
-        };
-        let valid = |entry: &Entry| coherence.valid(entry, &standing, 100);
-        let moves: [&dyn Fn(); 5] = [
-            &|| coherence.written(&Keys::One(slot)),
-            &|| assert!(coherence.push(&standing, b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n") != Some(0)),
-            &|| assert!(coherence.push(&standing, b">2\r\n$10\r\ninvalidate\r\n_\r\n") != Some(0)),
-            &|| coherence.shared.node.bump(),
-            &|| standing.bump(),
-        ];
-        for (i, move_it) in moves.into_iter().enumerate() {
-            let entry = entry();
-            assert!(valid(&entry));
-            move_it();
-            assert!(!valid(&entry), "move {i}");
-        }
-        let late = Entry { deadline: 99, ..entry() };
-        assert!(!valid(&late), "past its deadline");
-        assert!(!coherence.valid(&entry(), &standing, 101 + coherence.max_staleness), "past the lease");
-        standing.lease.revoke();
-        assert!(!valid(&entry()), "without a lease");
-    }
-
-    proptest! {
-        #[test]
-        fn no_deadline_exceeds_its_caps(
-            sent in 0..1u64 << 50,
-            [age, staleness, ttl_age] in prop::array::uniform3(1..1u64 << 40),
-            pttl in prop_oneof![Just(-1), 0..1i64 << 30],
-            tracked: bool,
-        ) {
-            let nanos = std::time::Duration::from_nanos;
-            let config = Config { max_staleness: nanos(staleness), ttl_mode_age: nanos(ttl_age), ..Config::default() };
-            let coherence = Coherence::new(Arc::default(), &config, sent);
-            for max_age in [age, staleness, staleness + 1, staleness.saturating_sub(1).max(1)] {
-                let Ok(at) = coherence.deadline(sent, Some(pttl), max_age, tracked) else { continue };
-                let lives = at - sent;
-                if max_age <= staleness {
-                    prop_assert!(lives <= max_age, "{lives} of {max_age}: jittered beyond the bound on staleness");
-                }
-                prop_assert!(lives <= max_age + max_age / 10);
-                prop_assert!(tracked || lives <= ttl_age);
-                prop_assert!(pttl < 0 || lives < pttl as u64 * MILLISECOND);
-            }
-        }
-    }
-}
+mod tests;

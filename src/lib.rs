@@ -2,6 +2,7 @@
 //!
 //! The modules stand in the order of a command's way; each uses only those before it.
 
+pub mod switch;
 pub mod telemetry;
 
 pub mod limits;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// The parts in the order of a command's way: each uses only those on earlier lines; one line's are ignorant of
 /// each other.
 const ORDER: [&[&str]; 12] = [
-    &["telemetry"],
+    &["switch", "telemetry"],
     &["protocol", "limits", "net"],
     &["command"],
     &["cache", "upstream"],
@@ -336,6 +336,29 @@ fn alerts_and_dashboards_name_metrics_that_exist() {
             if !known.contains(&format!("`{}`", name.trim_end_matches("_bucket"))) {
                 remarks.push(format!("{file}: {name} is not in docs/metrics.md"));
             }
+        }
+    }
+    assert_none(&remarks);
+}
+
+#[test]
+fn every_rule_with_a_switch_is_asked_for_and_a_test_is_known_to_notice_its_absence() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    let (switch, script, table) = (read("src/switch.rs"), read("scripts/mutants.py"), read("docs/mutants.md"));
+    let tests: String = ["src", "tests"].into_iter().flat_map(files).map(|file| file.text).collect();
+    let code: String = files("src").iter().flat_map(|file| file.code()).map(|(_, line)| format!("{line}\n")).collect();
+    let rules: Vec<&str> = switch.lines().filter_map(|line| line.strip_prefix("    ")?.strip_suffix(',')).collect();
+    let rules = rules.into_iter().filter(|rule| word(rule) == *rule);
+    let mut remarks = Vec::new();
+    for rule in rules {
+        let row = table.lines().find(|line| line.starts_with(&format!("| `{rule}` |")));
+        let test = row.and_then(|row| row.split('|').nth(3)).unwrap_or_default();
+        let test = word(test.trim().trim_matches('`').rsplit("::").next().unwrap_or_default());
+        let asked = code.contains(&format!("on(Rule::{rule})"));
+        let known = script.contains(&format!("\"{rule}\": [")) && tests.contains(&format!("fn {test}("));
+        if test.is_empty() || !asked || !known {
+            remarks.push(format!("{rule}: asked for {asked}, in the script and noticed by a test {known}: {row:?}"));
         }
     }
     assert_none(&remarks);

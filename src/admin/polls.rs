@@ -13,6 +13,7 @@ use bb8_redis::redis;
 
 use super::scrape::Target;
 use crate::coherence::Shared;
+use crate::switch::{Rule, on};
 
 /// Longest time between two polls: a SWAPDB is noticed within a second.
 const PERIOD_MAX: Duration = Duration::from_millis(500);
@@ -109,7 +110,7 @@ impl Seen {
         } else {
             tracing::debug!(%error, "background poll failed");
         }
-        if !self.hash_ttls {
+        if on(Rule::HashTtlsMayBe) && !self.hash_ttls {
             self.hash_ttls = true;
             shared.hash_ttls.store(true, Ordering::SeqCst);
             shared.node.bump();
@@ -118,7 +119,7 @@ impl Seen {
 
     fn apply(&mut self, shared: &Shared, stats: &str, keyspace: &str) {
         let swaps = swaps(stats);
-        if self.swaps != Some(swaps) {
+        if on(Rule::SwapSeen) && self.swaps != Some(swaps) {
             if self.swaps.is_some() {
                 tracing::info!("SWAPDB seen upstream: cached entries dropped");
             }
@@ -130,7 +131,9 @@ impl Seen {
         if self.hash_ttls != hash_ttls {
             self.hash_ttls = hash_ttls;
             shared.hash_ttls.store(hash_ttls, Ordering::SeqCst);
-            shared.node.bump();
+            if on(Rule::HashTtlsSeenDrop) {
+                shared.node.bump();
+            }
         }
     }
 }

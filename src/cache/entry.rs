@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::generation::Slot;
+use crate::switch::{Rule, on};
 
 /// Which lane (user and database) and RESP version a key belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,7 +99,9 @@ impl<'a> Lookup<'a> {
 
     /// Whether this is what `key` is found by.
     pub fn finds(&self, key: &Key) -> bool {
-        self.hash == key.hash && self.namespace == key.namespace && *self.request == *key.request
+        self.hash == key.hash
+            && self.namespace == key.namespace
+            && (!on(Rule::RequestsAreCompared) || *self.request == *key.request)
     }
 }
 
@@ -140,6 +143,13 @@ mod tests {
         let a = Lookup::new(&seed, Namespace(0), b"*4\r\n$5\r\nHMGET\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n").to_key();
         let b = Lookup::new(&seed, Namespace(0), b"*3\r\n$5\r\nHMGET\r\n$1\r\na\r\n$2\r\nbc\r\n");
         assert!(!b.finds(&a));
+    }
+
+    #[test]
+    fn requests_of_the_same_hash_are_found_apart() {
+        let lookup = |request| Lookup { hash: 1, namespace: Namespace(0), request };
+        assert!(lookup(b"x").finds(&lookup(b"x").to_key()));
+        assert!(!lookup(b"x").finds(&lookup(b"y").to_key()));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::entry::{Key, Lookup};
 use super::generation::Slot;
 use crate::command::Row;
 use crate::protocol::downgrade::Shape;
+use crate::switch::{Rule, on};
 
 /// One fetch in progress; `W` is whoever waits for it.
 pub struct Flight<W> {
@@ -79,11 +80,11 @@ impl<W> Flight<W> {
     /// Whether a reader may join: the flight is no older than what the reader already rests on, nothing has
     /// changed since it was sent, and it was sent less than `max_staleness` ago.
     pub fn may_join(&self, joining: &Joining) -> bool {
-        self.order >= joining.after
-            && self.generation == joining.generation
-            && self.lane_epoch == joining.lane_epoch
-            && self.node_epoch == joining.node_epoch
-            && joining.now.saturating_sub(self.sent) < joining.max_staleness
+        (!on(Rule::JoinChecksOrder) || self.order >= joining.after)
+            && (!on(Rule::JoinChecksGeneration) || self.generation == joining.generation)
+            && (!on(Rule::JoinChecksLaneEpoch) || self.lane_epoch == joining.lane_epoch)
+            && (!on(Rule::JoinChecksNodeEpoch) || self.node_epoch == joining.node_epoch)
+            && (!on(Rule::JoinChecksAge) || joining.now.saturating_sub(self.sent) < joining.max_staleness)
     }
 }
 

@@ -26,6 +26,7 @@ use crate::error::Error;
 use crate::limits::{AUTHENTICATED, RequestLimits, UNAUTHENTICATED};
 use crate::net::ReadHalf;
 use crate::protocol::{Args, Parsed, RequestParser};
+use crate::switch::{Rule, on};
 use crate::telemetry::labels::Class;
 use crate::telemetry::metrics::{Counter, Gauge};
 
@@ -126,7 +127,9 @@ impl Connection {
 
     async fn run(&mut self) -> Result<(), Over> {
         loop {
-            self.worker.begin_batch();
+            if on(Rule::ClockAfterRead) {
+                self.worker.begin_batch();
+            }
             self.session.card.last.store(self.worker.now(), Ordering::Relaxed);
             let stop = self.take_commands();
             self.worker.end_batch(&self.session.lane());
@@ -138,7 +141,9 @@ impl Connection {
                 Ok(Stop::Starved) => self.wait(Until::Read).await?,
                 Ok(Stop::Full) => self.paused().await?,
                 Ok(Stop::Slow(flow, request)) => {
-                    self.wait(Until::Settled).await?;
+                    if on(Rule::ChangesWait) {
+                        self.wait(Until::Settled).await?;
+                    }
                     // Boxed: its state would make every client's task several times as large.
                     Box::pin(self.slow(flow, &request)).await?;
                 }
@@ -212,7 +217,8 @@ impl Connection {
     fn has_room(&self) -> bool {
         let limits = &self.worker.settings.client;
         let replies = self.session.replies.borrow();
-        replies.len() < limits.max_pipeline && replies.bytes() <= limits.output_pause_bytes
+        !on(Rule::SlowClientsArePaused)
+            || replies.len() < limits.max_pipeline && replies.bytes() <= limits.output_pause_bytes
     }
 
     /// Half of the room there may be: a paused client goes on with a batch, not with each reply.

@@ -22,6 +22,7 @@ use crate::dispatch::Flow;
 use crate::error::Error;
 use crate::limits::AUTHENTICATED;
 use crate::protocol::{Args, RequestParser, encode};
+use crate::switch::{Rule, on};
 use crate::telemetry::labels::{Class, Outcome};
 use crate::telemetry::metrics::Counter;
 use crate::upstream::connection::{ConnectionError, Piece};
@@ -154,7 +155,7 @@ impl Connection {
         for expect in &checked.expected {
             self.in_doubt(expect);
         }
-        if result.is_err() || !checked.standing.is_plain() {
+        if on(Rule::ClientStateTaints) && (result.is_err() || !checked.standing.is_plain()) {
             checked.connection.taint();
         }
         result
@@ -312,7 +313,7 @@ impl Connection {
 
     /// Answers with an error of our own; in MULTI upstream must learn of the failure, or it would execute the rest.
     async fn deny(&mut self, checked: &mut Checked, error: Error) -> Result<(), Over> {
-        if checked.standing.in_multi() {
+        if checked.standing.in_multi() && on(Rule::RefusalSpoils) {
             checked.expected.push_back(Expect::spoiled(error, self.session.mute()));
             checked.connection.send(SPOIL, 1);
         } else {
@@ -338,7 +339,7 @@ impl Connection {
         let mut expect = self.expect(row, class, args, &checked.standing);
         // In MULTI it does not wait, and what stands before it would be queued too.
         let waits = row.is_some_and(|row| matches!(row.name, "wait" | "waitaof")) && !checked.standing.in_multi();
-        if waits {
+        if waits && on(Rule::WaitPublishes) {
             let mut publish = BytesMut::new();
             encode::request(&mut publish, &["PUBLISH", WAIT_CHANNEL, ""]);
             checked.connection.send(&publish, 1);
@@ -351,7 +352,7 @@ impl Connection {
         if checked.expected.is_empty() {
             checked.since = Instant::now();
         }
-        if expect.taints() {
+        if on(Rule::UnfollowedTaints) && expect.taints() {
             checked.connection.taint();
         }
         expect.mute = self.session.mute();
@@ -370,7 +371,7 @@ impl Connection {
     /// What a command means, noted when it is sent; its writes are bumped now and again at its reply.
     fn expect(&self, row: Option<&'static Row>, class: Class, args: &Args<'_>, standing: &Standing) -> Expect {
         let keys = match row {
-            Some(row) if row.name == "exec" => standing.queued(),
+            Some(row) if row.name == "exec" && on(Rule::QueuedEffects) => standing.queued(),
             // It may write keys that it does not name.
             Some(_) if class == Class::Script => None,
             Some(row) if row.is_write() => self.worker.keys(row, args),
@@ -378,13 +379,13 @@ impl Connection {
             None => None,
         };
         if let Some(keys) = &keys {
-            self.worker.coherence.written(keys);
+            self.worker.coherence.sending(keys);
         } else {
             self.worker.unknown_written();
         }
         let executes_sweep = row.is_some_and(|row| row.name == "exec") && standing.has_queued_sweep();
         if class == Class::Sweep || executes_sweep {
-            self.worker.sweep();
+            self.worker.sweeping();
         }
         Expect::new(row, class, args, keys, standing.in_multi())
     }

@@ -9,6 +9,7 @@ use super::connection::{Connection, Over, Until};
 use super::dedicated::Checked;
 use super::expect::Expect;
 use crate::error::Error;
+use crate::switch::{Rule, on};
 use crate::telemetry::metrics::Counter;
 use crate::upstream::connection::Piece;
 
@@ -26,7 +27,8 @@ impl Connection {
         }
         // The fence that the first piece of a long reply waited for covers its others.
         let tells = pieces.iter().any(|piece| piece.first && !matches!(piece.kind, b'+' | b'-' | b'!'));
-        let held = tells || checked.expected.iter().take(pieces.len()).any(Expect::has_unknown_keys);
+        let unnamed = || checked.expected.iter().take(pieces.len()).any(Expect::has_unknown_keys);
+        let held = tells && on(Rule::DedicatedDataIsHeld) || on(Rule::DedicatedStatusIsHeld) && unnamed();
         if held && self.worker.others_need_fence(None) {
             self.worker.fenced().await;
         }
@@ -92,12 +94,14 @@ impl Connection {
 
     /// What a command has done, or may have, is applied to the cache before anybody is told.
     pub(super) fn apply(&self, expect: &Expect) {
-        self.worker.coherence.written(&expect.keys);
+        if on(Rule::BumpAtDedicatedReply) {
+            self.worker.coherence.written(&expect.keys);
+        }
         if expect.has_unknown_keys() {
             self.worker.unknown_written();
         }
         if expect.sweeps() {
-            self.worker.sweep();
+            self.worker.swept();
         }
     }
 
@@ -119,12 +123,16 @@ impl Connection {
         checked.connection.taint();
         if !checked.expected.is_empty() {
             // What has been given up must not be executed behind what the client says next.
-            checked.connection.abort();
+            if on(Rule::AbandonedDedicatedIsReset) {
+                checked.connection.abort();
+            }
         }
         checked.once = true;
         let cut = checked.expected.front().is_some_and(|expect| expect.begun);
         for expect in std::mem::take(&mut checked.expected) {
-            self.apply(&expect);
+            if on(Rule::EffectOfDedicatedFailure) {
+                self.apply(&expect);
+            }
             self.in_doubt(&expect);
             if !expect.is_swallowed() && !cut {
                 let reply = self.failed(error);

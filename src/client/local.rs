@@ -15,6 +15,7 @@ use crate::dispatch::lane::{After, TrackedLane, Trouble};
 use crate::dispatch::session::{Voice, Words};
 use crate::error::Error;
 use crate::protocol::{Args, Value, encode};
+use crate::switch::{Rule, on};
 use crate::telemetry::labels::Class;
 use crate::upstream::dedicated::PoolKind;
 use crate::upstream::identity::Identity;
@@ -84,7 +85,7 @@ impl Connection {
         }
         let lane = self.session.lane();
         let alive = lane.standing.lease.holds(self.worker.now(), self.worker.coherence.max_staleness);
-        if !alive || args.len() > 2 {
+        if on(Rule::PongNeedsTheLease) && !alive || args.len() > 2 {
             self.worker.forward(&self.session, row, args, Class::Local, After::Nothing);
             return true;
         }
@@ -263,7 +264,7 @@ impl Connection {
         let lane = self.lane_beside(|mine| (account, mine.db));
         let fresh = !lane.queue.is_up();
         let mut refused = self.ready(&lane).await.err();
-        if refused.is_none() && !fresh {
+        if on(Rule::PasswordIsVerified) && refused.is_none() && !fresh {
             // The lane was there before: whether the password still holds only upstream can tell.
             refused = self.verify(account, identity).await.err();
         }
@@ -291,8 +292,8 @@ impl Connection {
     async fn refusal(&mut self, account: u32, words: &[&str]) -> Result<Option<Vec<u8>>, Vec<u8>> {
         let account = self.worker.account_at(account).ok_or_else(|| Error::NoAuth.reply())?;
         let lost = |cause: String| Error::Lost { upstream: self.worker.upstream_name(), cause }.reply();
-        let mut connection =
-            self.worker.check_out(&account, PoolKind::Control).await.map_err(|error| lost(error.to_string()))?;
+        let checked_out = self.worker.check_out(&account, PoolKind::Control).await;
+        let mut connection = checked_out.map_err(|error| self.worker.pool_error(PoolKind::Control, &error))?;
         let mut request = BytesMut::new();
         encode::request(&mut request, words);
         connection.send(&request, 1);

@@ -11,6 +11,7 @@ use super::expect::Expect;
 use crate::command::look_up;
 use crate::dispatch::pause::Asked;
 use crate::protocol::Args;
+use crate::switch::{Rule, on};
 
 // === impl Connection ===
 
@@ -19,7 +20,7 @@ impl Connection {
     /// is owed nothing, and has not asked to be told, has been silent for too long.
     pub(super) fn patience(&self, checked: &Checked, paused: bool) -> Option<(Instant, Woken)> {
         let limit = self.worker.settings.upstream.command_timeout;
-        if checked.answers_come(paused) {
+        if on(Rule::DedicatedTimeout) && checked.answers_come(paused) {
             return Some((checked.since + limit, Woken::Late));
         }
         if checked.answers_come(false) {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::worker::{Account, Worker};
 use crate::error::Error;
 use crate::net::boottime;
+use crate::switch::{Rule, on};
 use crate::telemetry::labels::Pool;
 use crate::telemetry::metrics::{Counter, Histogram};
 use crate::upstream::connection::ConnectionError;
@@ -72,6 +73,9 @@ impl Worker {
             self.cells.error(error.kind());
             error.reply()
         };
+        if !on(Rule::DedicatedIsAligned) {
+            return Ok(connection);
+        }
         match tokio::time::timeout(self.settings.upstream.command_timeout, connection.align(proto, db)).await {
             Ok(Ok(())) => Ok(connection),
             Ok(Err(ConnectionError::Refused(line))) => Err(whole(&line)),
@@ -80,7 +84,8 @@ impl Worker {
         }
     }
 
-    fn pool_error(&self, kind: PoolKind, error: &PoolError) -> Vec<u8> {
+    /// The reply where there is no connection: upstream's own words if it refuses, else ours.
+    pub fn pool_error(&self, kind: PoolKind, error: &PoolError) -> Vec<u8> {
         let upstream = self.upstream_name();
         let (pool, label) = match kind {
             PoolKind::Transactions => ("pool", Pool::Transaction),

@@ -19,6 +19,7 @@ use crate::cache::{Entry, Mode};
 use crate::command::{Row, look_up};
 use crate::net::boottime;
 use crate::protocol::{Args, RequestParser};
+use crate::switch::{Rule, on};
 use crate::telemetry::metrics::{Counter, Gauge};
 use crate::upstream::dedicated::PoolKind;
 
@@ -105,7 +106,7 @@ impl Worker {
         );
         if self.settings.cache.audit_bypass {
             self.cells.set(Gauge::AuditBypass, 1);
-            self.coherence.shared.bypassed.store(true, Ordering::SeqCst);
+            self.coherence.shared.bypassed.store(on(Rule::ViolationEndsHits), Ordering::SeqCst);
             self.sweep();
         }
     }

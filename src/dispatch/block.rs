@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::limits::RequestLimits;
 use crate::protocol::downgrade::Shape;
 use crate::protocol::{Args, Parsed, RequestParser};
+use crate::switch::{Rule, on};
 use crate::telemetry::labels::{Class, Outcome};
 
 /// A larger block takes a connection of its own, so that it does not delay everyone.
@@ -84,8 +85,9 @@ impl Block {
 
     fn take(&mut self, worker: &Worker, row: &Row, args: &Args<'_>, keys: &mut Vec<Slot>) -> Option<()> {
         let generations = &worker.coherence.shared.generations;
-        let held = row.is_held_by_pause() && worker.peers.pause.is_on();
-        if held || !row.lane_safe_in_multi(args) || worker.policy.refusal(row, args).is_some() {
+        let held = on(Rule::PausedWritesLeaveTheLane) && row.is_held_by_pause() && worker.peers.pause.is_on();
+        let safe = !on(Rule::BlocksAreLaneSafe) || row.lane_safe_in_multi(args);
+        if held || !safe || worker.policy.refusal(row, args).is_some() {
             return None;
         }
         self.shapes.push(match row.shape_of(args) {
@@ -114,9 +116,9 @@ impl Worker {
         let ticket = |number| Ticket { session: Rc::clone(session), number, attempt: 0 };
         let group = lane.queue.group(commands + 1, block.len);
         if block.sweeps {
-            self.sweep();
+            self.sweeping();
         }
-        self.coherence.written(&block.keys);
+        self.coherence.sending(&block.keys);
         if block.unknown_keys {
             self.unknown_written();
         }

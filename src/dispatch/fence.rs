@@ -19,6 +19,7 @@ use super::lane::{Ticket, TrackedLane, Waiter};
 use super::worker::{Message, Worker};
 use crate::cache::Mode;
 use crate::net::boottime;
+use crate::switch::{Rule, on};
 use crate::telemetry::metrics::{Counter, Gauge, Histogram};
 
 /// A fence as it goes over the wire.
@@ -92,13 +93,19 @@ impl Worker {
     /// Fences every lane of the node but `except`; the hold's maker must still release it.
     pub fn fence_lanes(&self, hold: &Rc<Hold>, except: Option<&TrackedLane>) {
         for lane in self.lanes.borrow().iter() {
-            if !is_same(except, lane) && lane.standing.needs_fence() {
+            let spared = lane.identity != 0 && !on(Rule::FencesOnUsers)
+                || lane.db != self.settings.db && !on(Rule::FencesOnDatabases)
+                || !on(Rule::FencesOnLanes);
+            if !spared && !is_same(except, lane) && lane.standing.needs_fence() {
                 hold.one_more();
                 self.fence(lane, Rc::clone(hold));
             }
         }
         for (index, peer) in self.peers.senders.iter().enumerate() {
-            if index == self.index || !self.peers.busy.get(index).is_some_and(|busy| busy.load(Ordering::SeqCst)) {
+            if !on(Rule::FencesOnWorkers)
+                || index == self.index
+                || !self.peers.busy.get(index).is_some_and(|busy| busy.load(Ordering::SeqCst))
+            {
                 continue;
             }
             self.ask_peer(peer, hold, false);
@@ -180,7 +187,7 @@ impl Worker {
 
     /// Holds a reply; its maker must still release the hold. Whether there was room for it.
     pub fn hold(&self, hold: &Rc<Hold>, ticket: Ticket, reply: Bytes) -> bool {
-        if self.held.get() + reply.len() > self.settings.held_max_bytes {
+        if on(Rule::HeldIsBounded) && self.held.get() + reply.len() > self.settings.held_max_bytes {
             return false;
         }
         self.held.set(self.held.get() + reply.len());
@@ -235,9 +242,12 @@ impl Worker {
     }
 
     /// A lane's fence has returned.
-    pub fn fence_returned(&self, lane: &Rc<TrackedLane>, holds: Vec<Rc<Hold>>) {
+    pub fn fence_returned(&self, lane: &Rc<TrackedLane>, mut holds: Vec<Rc<Hold>>) {
         lane.fencing.set(false);
-        let next = std::mem::take(&mut *lane.next_fence.borrow_mut());
+        let mut next = std::mem::take(&mut *lane.next_fence.borrow_mut());
+        if !on(Rule::FenceIsSentAfter) {
+            holds.append(&mut next);
+        }
         if !next.is_empty() {
             self.send_fence(lane, next);
         }
@@ -250,7 +260,9 @@ impl Worker {
     pub fn fence_failed(&self, lane: &Rc<TrackedLane>, holds: Vec<Rc<Hold>>) {
         self.cells.add(Counter::FencesTimedOut, 1);
         self.cells.add(Counter::EpochBumpsFence, 1);
-        lane.standing.bump();
+        if on(Rule::UnansweredFenceBumps) {
+            lane.standing.bump();
+        }
         lane.fencing.set(false);
         let next = std::mem::take(&mut *lane.next_fence.borrow_mut());
         for hold in holds.into_iter().chain(next) {
@@ -266,7 +278,8 @@ impl Worker {
 
     /// While hits are served and nothing else is answered, upstream is asked for a sign of life.
     pub fn heartbeat(&self, lane: &TrackedLane, now: u64) {
-        if lane.standing.mode() == Mode::Tracking
+        if on(Rule::Heartbeat)
+            && lane.standing.mode() == Mode::Tracking
             && lane.standing.lease.heartbeat_due(now, self.coherence.max_staleness)
             && lane.queue.send(now, PING, Waiter::Heartbeat).is_ok()
         {

@@ -10,6 +10,7 @@ use super::pieces::Pieces;
 use super::worker::Worker;
 use crate::cache::Mode;
 use crate::error::Error;
+use crate::switch::{Rule, on};
 use crate::telemetry::metrics::Counter;
 use crate::upstream::handshake::{HandshakeError, Ready, Tracking};
 use crate::upstream::lane::{Driver, Loss};
@@ -21,7 +22,7 @@ impl Worker {
         self.cells.add(Counter::LaneConnects, 1);
         let mode = match (&self.settings.cache.mode, &ready.tracking) {
             (Mode::Tracking, Tracking::On) => Mode::Tracking,
-            (Mode::Tracking, Tracking::Unavailable(reason)) => {
+            (Mode::Tracking, Tracking::Unavailable(reason)) if on(Rule::TrackingIsConfirmed) => {
                 tracing::warn!(
                     upstream = %self.settings.topology, db = lane.db, %reason,
                     "upstream cannot track: entries live ttl_mode_age at most and promise P3 does not hold"
@@ -61,8 +62,9 @@ impl Worker {
             *lane.trouble.borrow_mut() = Some(Trouble::Unreachable(loss.to_string()));
             // Where it was we who gave up, its successor ends it at the server, or a late write of it could follow a
             // newer one. Where the other side has, the server may have been restarted, and the id be a stranger's.
-            let ours = !matches!(loss, Loss::Io(_));
-            lane.kill.set(Some(lane.connection_id.get()).filter(|&id| id != 0 && ours));
+            let ours = !on(Rule::StrangersAreSpared) || !matches!(loss, Loss::Io(_));
+            let kills = ours && on(Rule::PredecessorIsKilled);
+            lane.kill.set(Some(lane.connection_id.get()).filter(|&id| id != 0 && kills));
             if self.is_main(lane) {
                 lane.queue.want();
             }
@@ -122,7 +124,7 @@ impl Worker {
             let expelled =
                 matches!(error, HandshakeError::Auth(_)) && lane.identity != 0 && lane.connection_id.get() != 0;
             for owed in driver.give_up() {
-                if expelled {
+                if expelled && on(Rule::ExpelledAreLetGo) {
                     owed.waiter.sessions().iter().for_each(|session| session.let_go());
                 }
                 self.fail(lane, owed.waiter, line);
@@ -134,6 +136,9 @@ impl Worker {
 
     /// The oldest commands have waited too long: told so; or the lane is silent and given up.
     pub(super) fn overdue(&self, lane: &Rc<TrackedLane>, driver: &mut Driver<Waiter>, pieces: &mut Option<Pieces>) {
+        if !on(Rule::CommandTimeout) {
+            return;
+        }
         let up = lane.queue.is_up();
         let mut late = Vec::new();
         let silent = driver.overdue(self.now(), |waiter| {
@@ -158,7 +163,7 @@ impl Worker {
         for waiter in late {
             self.cells.error(error.kind());
             self.cells.add(Counter::Tombstones, u64::from(up));
-            if matches!(waiter, Waiter::Fence(_) | Waiter::OwnFence(_)) {
+            if on(Rule::UnansweredFenceBumps) && matches!(waiter, Waiter::Fence(_) | Waiter::OwnFence(_)) {
                 lane.standing.bump();
             }
             self.fail(lane, waiter, &error.reply());
@@ -169,7 +174,9 @@ impl Worker {
     pub(super) fn fail(&self, lane: &Rc<TrackedLane>, waiter: Waiter, error: &[u8]) {
         match waiter {
             Waiter::Reply(ticket, _, after) => {
-                self.effect(&after);
+                if on(Rule::EffectOfFailure) {
+                    self.effect(&after);
+                }
                 self.fail_or_close(&ticket, error);
             }
             Waiter::Fetch(flight) => {
@@ -184,9 +191,9 @@ impl Worker {
             }
             Waiter::Fence(holds) => self.fence_failed(lane, holds),
             Waiter::OwnFence(hold) => self.release(&hold),
-            Waiter::Tombstone(after) => self.effect(&after),
+            Waiter::Tombstone(after) if on(Rule::EffectOfLateReply) => self.effect(&after),
             Waiter::Caching(_) | Waiter::Pttl(_) | Waiter::SnapshotCaching(..) | Waiter::SnapshotPttl(..) => {}
-            Waiter::Heartbeat => {}
+            Waiter::Heartbeat | Waiter::Tombstone(_) => {}
         }
     }
 

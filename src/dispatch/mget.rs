@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::protocol::downgrade::Shape;
 use crate::protocol::reply::ReplyScanner;
 use crate::protocol::{Args, encode};
+use crate::switch::{Rule, on};
 use crate::telemetry::labels::{Class, Outcome};
 use crate::telemetry::metrics::Counter;
 
@@ -42,7 +43,7 @@ pub struct Snapshot {
 impl Worker {
     /// An MGET.
     pub fn mget(&self, session: &Rc<Session>, row: &'static Row, args: &Args<'_>) {
-        let settled = session.replies.borrow().is_settled();
+        let settled = !on(Rule::MgetWaitsItsTurn) || session.replies.borrow().is_settled();
         if !settled || args.len() < 2 || args.len() > PARTS_MAX || self.settings.cache.mode == Mode::Off {
             self.cells.command(Class::Mget, Outcome::Forwarded);
             return self.forward_read(session, row, args);
@@ -50,8 +51,12 @@ impl Worker {
         let lane = self.route(session, args.get(1));
         let namespace = lane.standing.namespace(session.resp3());
         let mut found = self.parts_of(namespace, &lane, args);
-        let snapshot = self.settings.cache.mget == Mget::Snapshot;
-        if snapshot && found.len() > 1 && found.iter().flatten().any(|entry| !entry.tracked) {
+        let snapshot = on(Rule::MgetIsOneSnapshot) && self.settings.cache.mget == Mget::Snapshot;
+        if on(Rule::MgetNeedsPushes)
+            && snapshot
+            && found.len() > 1
+            && found.iter().flatten().any(|entry| !entry.tracked)
+        {
             // Parts kept right by age alone may be of different moments.
             found.fill(None);
         }
@@ -61,7 +66,7 @@ impl Worker {
         self.cells.command(Class::Mget, Outcome::Miss);
         let shape = self.shape(session, &lane, row, args);
         let parts = self.parts_to_fill(namespace, &lane, args, &found, row);
-        let split = self.settings.cache.mget == Mget::Split && found.iter().any(Option::is_some);
+        let split = !snapshot && found.iter().any(Option::is_some);
         if parts.is_empty() && !split {
             return self.forward_read(session, row, args);
         }

@@ -37,6 +37,7 @@ use crate::command::policy::Refusal;
 use crate::command::{Row, look_up};
 use crate::error::Error;
 use crate::protocol::Args;
+use crate::switch::{Rule, on};
 use crate::telemetry::labels::{Class, Outcome};
 use fence::Hold;
 use lane::{After, Rewrite, Ticket, Waiter};
@@ -80,7 +81,10 @@ impl Worker {
     /// The way of one command.
     pub fn dispatch(&self, session: &Rc<Session>, args: &Args<'_>) -> Flow {
         let Some(row) = look_up(args) else { return self.unknown(session, args) };
-        if !session.authenticated.get() && !matches!(row.name, "auth" | "hello" | "quit" | "reset") {
+        if on(Rule::NothingBeforeAuth)
+            && !session.authenticated.get()
+            && !matches!(row.name, "auth" | "hello" | "quit" | "reset")
+        {
             let error = if row.name == "exec" { Error::ExecNoAuth } else { Error::NoAuth };
             return self.refuse(session, Class::Local, &error);
         }
@@ -108,12 +112,15 @@ impl Worker {
             Class::Write => self.write(session, row, args),
             Class::Script => self.script(session, row, args),
             Class::Sweep => {
-                self.sweep();
+                self.sweeping();
                 self.forward(session, row, args, Class::Sweep, After::Swept);
             }
             Class::Transaction if row.name == "multi" => return Flow::Multi,
             Class::Local => return Flow::Local(row),
             Class::Subscribe => return self.subscription(session, row, args),
+            Class::Control if !on(Rule::ControlOvertakes) => {
+                self.forward(session, row, args, class, After::Nothing);
+            }
             class => return Flow::Dedicated(class),
         }
         session.spoken();
@@ -124,7 +131,7 @@ impl Worker {
     #[inline]
     fn is_held(&self, row: &Row, class: Class) -> bool {
         let may_be = matches!(class, Class::Plain | Class::Write | Class::Script | Class::Sweep);
-        may_be && self.peers.pause.is_on() && row.is_held_by_pause()
+        on(Rule::PausedWritesLeaveTheLane) && may_be && self.peers.pause.is_on() && row.is_held_by_pause()
     }
 
     /// Replies that tell of the server what is not quite so for our clients are corrected.
@@ -175,7 +182,7 @@ impl Worker {
     /// A write: its keys are bumped when it is sent, and again before its reply is released.
     fn write(&self, session: &Rc<Session>, row: &'static Row, args: &Args<'_>) {
         let Some(keys) = self.keys(row, args) else { return self.script(session, row, args) };
-        self.coherence.written(&keys);
+        self.coherence.sending(&keys);
         let after = if row.brings_news(args) { After::News(keys) } else { After::Written(keys) };
         self.forward(session, row, args, Class::Write, after);
     }
@@ -200,7 +207,7 @@ impl Worker {
         let number = session.replies.borrow_mut().expect_other(session.mute());
         let ticket = Ticket { session: Rc::clone(session), number, attempt: 0 };
         let keys = self.keys(row, args).unwrap_or_default();
-        self.coherence.written(&keys);
+        self.coherence.sending(&keys);
         let Ok(group) = lane.queue.group(2, args.raw.len() + 16) else {
             return self.fail_ticket(&ticket, &Error::LaneFull { upstream: self.upstream_name() });
         };
@@ -248,7 +255,7 @@ impl Worker {
         match class {
             Class::Plain => self.forward_raw(session, first, args, After::Nothing),
             Class::Write if known => {
-                self.coherence.written(&keys);
+                self.coherence.sending(&keys);
                 self.forward_raw(session, first, args, After::News(keys));
             }
             _ => return Flow::Dedicated(Class::Unknown),

@@ -13,6 +13,7 @@ use super::lane::{After, Rewrite, TrackedLane, Waiter};
 use super::worker::Worker;
 use crate::error::Error;
 use crate::protocol::downgrade::Downgrade;
+use crate::switch::{Rule, on};
 use crate::telemetry::labels::FillRefused;
 use crate::upstream::lane::Owed;
 
@@ -47,7 +48,7 @@ impl Worker {
         pieces: &mut Option<Pieces>,
         last: bool,
     ) {
-        lane.standing.lease.renew(owed.sent);
+        lane.standing.lease.renew(if on(Rule::LeaseFromSending) { owed.sent } else { self.now() });
         let first = pieces.is_none();
         let under_way = pieces.get_or_insert_with(|| Pieces::of(&owed.waiter, &self.held));
         let bytes = under_way.rewritten(bytes);
@@ -87,7 +88,7 @@ impl Worker {
                 }
             }
             Waiter::Snapshot(_, ticket) => self.deliver(ticket, &bytes, last),
-            Waiter::Tombstone(after) if last => self.effect(after),
+            Waiter::Tombstone(after) if last && on(Rule::EffectOfLateReply) => self.effect(after),
             _ => {}
         }
     }
@@ -118,8 +119,10 @@ impl Worker {
         if !held {
             return self.fail_ticket(ticket, &Error::HeldFull);
         }
-        self.fence_lanes(&hold, Some(lane));
-        if !own_fence {
+        if !own_fence || on(Rule::ScriptsAreHeld) {
+            self.fence_lanes(&hold, Some(lane));
+        }
+        if !own_fence || !on(Rule::OwnFence) {
             self.release(&hold);
         }
     }
@@ -148,6 +151,7 @@ impl Pieces {
     /// at that first byte: what other lanes read later is no older than what it tells.
     fn is_held(&mut self, after: &After, others: impl FnOnce() -> bool) -> bool {
         *self.holds.get_or_insert_with(|| match after {
+            _ if !on(Rule::LargeNewsIsHeld) => false,
             After::Held(..) => true,
             After::Exec(end) => end.own_fence || others(),
             After::News(_) => others(),

@@ -18,6 +18,7 @@ use crate::command::Row;
 use crate::error::Error;
 use crate::protocol::downgrade::Shape;
 use crate::protocol::{Args, encode};
+use crate::switch::{Rule, on};
 use crate::telemetry::labels::{Bypass, Class, Outcome};
 use crate::telemetry::metrics::{Counter, Gauge};
 
@@ -91,7 +92,7 @@ impl Worker {
         let lane = self.route(session, Some(key));
         let lookup = Lookup::new(&self.seed, lane.standing.namespace(session.resp3()), args.raw);
         let valid = |entry: &Entry| self.coherence.valid(entry, &lane.standing, self.now());
-        let settled = session.replies.borrow().is_settled();
+        let settled = !on(Rule::HitsWaitTheirTurn) || session.replies.borrow().is_settled();
         let hit = |entry: &Arc<Entry>| valid(entry).then(|| self.hit(session, &lane, entry));
         if settled && self.store.front(&lookup, hit).is_some() {
             return Flow::Next;
@@ -158,7 +159,7 @@ impl Worker {
     /// Rule 3: before anything that is not a plain read goes out, the parked reads before it are fetched, and the
     /// reads sent behind them anew, since those would now be the older.
     pub fn unpark(&self, session: &Rc<Session>) {
-        if session.replies.borrow().parked() > 0 {
+        if on(Rule::ParkedGoOutFirst) && session.replies.borrow().parked() > 0 {
             self.fetch_parked(session);
         }
     }
@@ -171,7 +172,8 @@ impl Worker {
             let entry = match session.replies.borrow().parked_front() {
                 None => return,
                 Some(read) => {
-                    read.entry.clone().filter(|entry| self.coherence.valid(entry, &lane.standing, self.now()))
+                    let valid = |entry: &Arc<Entry>| self.coherence.valid(entry, &lane.standing, self.now());
+                    read.entry.clone().filter(|entry| !on(Rule::ParkedAreJudged) || valid(entry))
                 }
             };
             let Some(entry) = entry else { return self.fetch_parked(session) };
@@ -317,7 +319,7 @@ impl Worker {
     /// lives no longer than the bound on staleness.
     pub fn age_limit(&self, row: &Row, ruling: &Ruling) -> u64 {
         let hash_ttls = self.coherence.shared.hash_ttls.load(std::sync::atomic::Ordering::Relaxed);
-        if hash_ttls && rests_on_fields(row) {
+        if on(Rule::HashTtlsCap) && hash_ttls && rests_on_fields(row) {
             return ruling.max_age.min(self.coherence.max_staleness);
         }
         ruling.max_age

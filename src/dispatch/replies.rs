@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use super::output::Output;
 use super::read::Read;
+use crate::switch::{Rule, on};
 
 /// One client's owed replies and its output.
 #[derive(Default)]
@@ -157,7 +158,8 @@ impl Replies {
             return false;
         };
         let front = index == 0;
-        let Some(place) = self.places.get_mut(index).filter(|place| place.attempt == attempt) else { return false };
+        let is_this = |place: &&mut Place| !on(Rule::EarlierAttemptIsSwallowed) || place.attempt == attempt;
+        let Some(place) = self.places.get_mut(index).filter(is_this) else { return false };
         if matches!(place.state, State::Done(_) | State::Parked) {
             return false;
         }
@@ -219,7 +221,7 @@ impl Replies {
             let number = self.first + index as u64;
             if matches!(place.state, State::Parked) {
                 met = true;
-            } else if !(met && place.read.is_some()) {
+            } else if !(on(Rule::LaterReadsGoAnew) && met && place.read.is_some()) {
                 continue;
             } else {
                 place.attempt += 1;
@@ -238,10 +240,11 @@ impl Replies {
     /// behind it.
     pub fn try_again(&mut self, number: u64, attempt: u32) -> Option<u32> {
         let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        if !self.places.iter().skip(index).all(|place| place.harmless) {
+        if on(Rule::RetryNeedsHarmless) && !self.places.iter().skip(index).all(|place| place.harmless) {
             return None;
         }
-        let place = self.places.get_mut(index).filter(|place| place.attempt == attempt && attempt == 0)?;
+        let first = !on(Rule::RetryIsOnce) || attempt == 0;
+        let place = self.places.get_mut(index).filter(|place| place.attempt == attempt && first)?;
         if !matches!(place.state, State::Waiting) {
             return None;
         }

@@ -14,6 +14,7 @@ use super::worker::Worker;
 use crate::cache::Flight;
 use crate::limits::AUTHENTICATED;
 use crate::protocol::RequestParser;
+use crate::switch::{Rule, on};
 use crate::telemetry::metrics::Counter;
 
 // === impl Worker ===
@@ -46,7 +47,7 @@ impl Worker {
         let next = lane.queue.next_order();
         for ticket in waiters {
             if !cleared.iter().any(|session| Rc::ptr_eq(session, &ticket.session)) {
-                if ticket.session.newest.get() >= kept {
+                if on(Rule::RetryKeepsOrder) && ticket.session.newest.get() >= kept {
                     lost.push(ticket);
                     continue;
                 }

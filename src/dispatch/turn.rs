@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::protocol::downgrade::{Downgrade, rewrite_whole};
 use crate::protocol::frame::{Value, decode};
 use crate::protocol::reply::Frame;
+use crate::switch::{Rule, on};
 use crate::telemetry::labels::FillRefused;
 use crate::telemetry::metrics::{Counter, Histogram};
 use crate::upstream::lane::{Arrived, Driver, Event, Loss, Owed};
@@ -106,9 +107,10 @@ impl Worker {
         let is_error = matches!(frame.kind, b'-' | b'!');
         if is_error {
             self.error_seen(lane, &owed.waiter, bytes);
-        } else {
+        }
+        if !is_error || !on(Rule::ErrorsRenewNoLease) {
             // Errors (LOADING, MASTERDOWN, READONLY) prove nothing about freshness.
-            lane.standing.lease.renew(owed.sent);
+            lane.standing.lease.renew(if on(Rule::LeaseFromSending) { owed.sent } else { self.now() });
         }
         match owed.waiter {
             Waiter::Reply(ticket, rewrite, after) => {
@@ -136,7 +138,9 @@ impl Worker {
             Waiter::Heartbeat => {}
             Waiter::Tombstone(after) => {
                 self.cells.add(Counter::LateReplies, 1);
-                self.effect(&after);
+                if on(Rule::EffectOfLateReply) {
+                    self.effect(&after);
+                }
                 if matches!(after, After::Exec(_)) && !ends_block(frame) {
                     return Some(Loss::Distrusted);
                 }
@@ -173,13 +177,13 @@ impl Worker {
                     );
                     return Some(Loss::Distrusted);
                 }
-                if end.own_fence || self.others_need_fence(Some(lane)) {
+                if end.own_fence || on(Rule::ExecIsHeld) && self.others_need_fence(Some(lane)) {
                     self.hold_or_fail(lane, Rc::clone(&end.hold), ticket, &reply, end.own_fence);
                 } else {
                     self.deliver_either(ticket, reply, shared);
                 }
             }
-            After::News(_) if tells && self.others_need_fence(Some(lane)) => {
+            After::News(_) if on(Rule::LaneNewsIsHeld) && tells && self.others_need_fence(Some(lane)) => {
                 self.hold_or_fail(lane, Hold::new(), ticket, &reply, false);
             }
             After::Info => self.deliver(ticket, &self.with_section(&reply), true),
@@ -207,8 +211,10 @@ impl Worker {
         if !self.hold(&hold, ticket.clone(), Bytes::copy_from_slice(reply)) {
             return self.fail_ticket(ticket, &Error::HeldFull);
         }
-        self.fence_lanes(&hold, Some(lane));
-        if !own_fence {
+        if !own_fence || on(Rule::ScriptsAreHeld) {
+            self.fence_lanes(&hold, Some(lane));
+        }
+        if !own_fence || !on(Rule::OwnFence) {
             self.release(&hold);
         }
     }
@@ -216,9 +222,11 @@ impl Worker {
     /// What a command has done is applied to the cache, before anybody is told.
     pub(super) fn effect(&self, after: &After) {
         match after {
-            After::Swept => self.sweep(),
+            After::Swept => self.swept(),
             other => {
-                if let Some(keys) = other.keys() {
+                if on(Rule::BumpAtReply)
+                    && let Some(keys) = other.keys()
+                {
                     self.coherence.written(keys);
                 }
                 let (unknown, sweeps) = match other {
@@ -230,13 +238,27 @@ impl Worker {
                     self.unknown_written();
                 }
                 if sweeps {
-                    self.sweep();
+                    self.swept();
                 }
             }
         }
     }
 
-    /// What every entry of the node rests on has changed, or is about to.
+    /// What every entry of the node rests on is about to change.
+    pub fn sweeping(&self) {
+        if on(Rule::SweepAtSend) {
+            self.sweep();
+        }
+    }
+
+    /// What every entry of the node rests on has changed, or may have.
+    pub fn swept(&self) {
+        if on(Rule::SweepAtReply) {
+            self.sweep();
+        }
+    }
+
+    /// Drops every entry of the node.
     pub fn sweep(&self) {
         self.cells.add(Counter::EpochBumpsSweep, 1);
         self.coherence.shared.node.bump();
@@ -244,7 +266,8 @@ impl Worker {
 
     /// Keys that no command names may have been written: where no pushes come, everything of the node goes.
     pub fn unknown_written(&self) {
-        if self.rules.any_by_age() || self.lanes.borrow().iter().any(|lane| lane.standing.mode() == Mode::Ttl) {
+        let by_age = |lane: &Rc<TrackedLane>| lane.standing.mode() == Mode::Ttl;
+        if on(Rule::UnnamedWriteSweeps) && (self.rules.any_by_age() || self.lanes.borrow().iter().any(by_age)) {
             self.coherence.shared.node.bump();
         }
     }
@@ -297,6 +320,9 @@ impl Worker {
     /// a client that keeps trying what it never might must not empty the cache for all.
     fn error_seen(&self, lane: &TrackedLane, waiter: &Waiter, bytes: &[u8]) {
         let read = matches!(waiter, Waiter::Fetch(_) | Waiter::Snapshot(..));
+        if !on(Rule::DeniedReadBumps) {
+            return;
+        }
         if bytes.starts_with(b"-NOAUTH") || read && bytes.starts_with(b"-NOPERM") {
             self.cells.add(Counter::EpochBumpsDenied, 1);
             lane.standing.bump();
@@ -306,7 +332,7 @@ impl Worker {
 
 /// Whether a reply ends a transaction: if EXEC's does not, the lane is in MULTI for everybody.
 fn ends_block(frame: &Frame) -> bool {
-    matches!(frame.kind, b'*' | b'_' | b'-' | b'!')
+    !on(Rule::BlockEndIsChecked) || matches!(frame.kind, b'*' | b'_' | b'-' | b'!')
 }
 
 /// A whole reply as the client gets it.

@@ -25,6 +25,7 @@ use crate::command::Learned;
 use crate::command::policy::Policy;
 use crate::error::Error;
 use crate::net::{Address, boottime};
+use crate::switch::{Rule, on};
 use crate::telemetry::labels::{ErrorKind, Outcome};
 use crate::telemetry::metrics::{Counter, Histogram};
 use crate::telemetry::{Cells, Registry};
@@ -327,7 +328,8 @@ impl Worker {
     }
 
     fn limit_output(&self, session: &Session) {
-        if session.replies.borrow().bytes() > self.settings.client.output_limit_bytes && !session.is_closed() {
+        let bounded = on(Rule::OutputIsBounded) && !session.is_closed();
+        if bounded && session.replies.borrow().bytes() > self.settings.client.output_limit_bytes {
             self.cells.add(Counter::ClientsClosedOutputLimit, 1);
             self.cells.error(ErrorKind::OutputLimit);
             tracing::warn!(client = session.card.id, "closed: it does not read its replies (output_limit_bytes)");

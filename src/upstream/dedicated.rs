@@ -19,6 +19,7 @@ use super::handshake::{HandshakeError, Hello, Purpose, handshake};
 use super::identity::Credentials;
 use super::{Config, PoolConfig};
 use crate::net::{Address, ConnectOptions, Stream};
+use crate::switch::{Rule, on};
 
 /// Most control connections: one that works and one more while that waits on a slow command.
 const CONTROL_MAX: u32 = 2;
@@ -178,7 +179,8 @@ impl bb8::ManageConnection for Connector {
 
     /// No round trip: a peer that has died in silence is found by the command's own time limit.
     fn is_valid(&self, connection: &mut Connection) -> impl Future<Output = Result<(), Arc<HandshakeError>>> + Send {
-        let fit = connection.is_clean() && connection.is_silent();
+        let clean = connection.is_clean() || !on(Rule::PoolKeepsTheClean);
+        let fit = clean && (connection.is_silent() || !on(Rule::PoolKeepsTheSilent));
         let gone = || Arc::new(HandshakeError::Io(std::io::ErrorKind::ConnectionReset.into()));
         std::future::ready(if fit { Ok(()) } else { Err(gone()) })
     }
@@ -188,7 +190,7 @@ impl bb8::ManageConnection for Connector {
         if clean {
             connection.rest();
         }
-        !clean
+        !clean && on(Rule::PoolKeepsTheClean)
     }
 }
 

@@ -28,6 +28,7 @@ use super::backoff::Backoff;
 use super::handshake::{HandshakeError, Ready};
 use crate::net::{Stream, boottime};
 use crate::protocol::reply::{Frame, ReplyError, ReplyScanner};
+use crate::switch::{Rule, on};
 
 /// Replies from this size on are handed over by reference, and in pieces while they come in.
 pub const LARGE_REPLY: usize = 64 * 1024;
@@ -202,7 +203,7 @@ impl<T> Lane<T> {
     pub fn group(&self, commands: usize, bytes: usize) -> Result<u64, Full> {
         let queue = self.queue.borrow();
         let full = queue.owed.len() + commands > self.limits.commands || queue.out.len() + bytes > self.limits.bytes;
-        if full { Err(Full) } else { Ok(queue.queued) }
+        if on(Rule::QueueIsBounded) && full { Err(Full) } else { Ok(queue.queued) }
     }
 
     /// Queues one command of a group and returns its place in the lane's order.
@@ -326,15 +327,20 @@ impl<T> Driver<T> {
         let patience = self.lane.limits.command_timeout.as_nanos() as u64;
         let overdue = |since: u64| now.saturating_sub(since) >= patience;
         let mut queue = self.lane.queue.borrow_mut();
-        if queue.owed.front().is_some_and(|front| overdue(front.sent)) && overdue(link.last_read) {
+        let silent = queue.owed.front().is_some_and(|front| overdue(front.sent)) && overdue(link.last_read);
+        if silent && on(Rule::SilenceClosesLane) {
             return true;
         }
         let mut waiters: Vec<&mut T> = Vec::new();
         for owed in queue.owed.iter_mut().take_while(|owed| overdue(owed.sent)) {
             waiters.push(&mut owed.waiter);
         }
+        let given_up = waiters.len();
         for waiter in waiters {
             late(waiter);
+        }
+        if !on(Rule::TombstonesStay) {
+            queue.owed.drain(..given_up);
         }
         false
     }
@@ -355,7 +361,9 @@ impl<T> Driver<T> {
 
     /// Ends the connection at once: what is on its way there must not follow newer commands.
     pub fn abandon(&mut self) {
-        if let Phase::Up(link) = &self.phase {
+        if on(Rule::AbandonedIsReset)
+            && let Phase::Up(link) = &self.phase
+        {
             link.write.abort();
         }
         self.disconnect(false);

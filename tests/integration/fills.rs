@@ -102,6 +102,23 @@ fn an_upstream_that_cannot_track_is_cached_by_age_and_everybody_is_told() {
 }
 
 #[test]
+fn a_reply_is_not_kept_if_all_databases_were_swapped_while_it_was_on_its_way() {
+    let stage = one_worker("cache.max_staleness = '1m'\nupstream.connect_timeout = '20s'");
+    stage.server.conn().pipeline(&["SET k old", "SELECT 1", "SET k new"]);
+    let mut reader = stage.readers().pop().unwrap();
+    assert_eq!(reader.line("GET k"), V::bulk("old"));
+    let own: Vec<_> = stage.lanes().into_iter().filter(|lane| lane.said(Dir::ToServer, "secret")).collect();
+    stage.server.reset_calls();
+    own.iter().for_each(|lane| lane.hold(Dir::ToClient));
+    reader.send(&["GET", "k"]);
+    eventually("it is executed", || stage.server.calls("get") == 1);
+    assert_eq!(stage.sidecar.conn().line("SWAPDB 0 1"), ok());
+    own.iter().for_each(|lane| lane.resume(Dir::ToClient));
+    assert_eq!(reader.value(), V::bulk("old"));
+    assert_eq!(reader.line("GET k"), V::bulk("new"));
+}
+
+#[test]
 fn a_write_that_only_upstream_knows_drops_its_keys() {
     let upstream = Scripted::start(|turn| {
         while let Some(command) = turn.next() {
@@ -241,6 +258,20 @@ fn requests_that_run_together_alike_have_replies_of_their_own() {
             assert_eq!(client.line(line), direct.line(line), "{line}");
         }
     }
+}
+
+#[test]
+fn replies_are_kept_apart_by_resp_version() {
+    let stage = one_worker(TIMELESS);
+    stage.server.outside("HSET h f v");
+    let mut clients = [stage.sidecar.conn(), stage.sidecar.conn3()];
+    let mut direct = [stage.server.conn(), Conn::open3(stage.server.addr())];
+    for _ in 0..4 {
+        for (client, direct) in clients.iter_mut().zip(&mut direct) {
+            assert_eq!(client.call(&["HGETALL", "h"]), direct.call(&["HGETALL", "h"]));
+        }
+    }
+    assert!(stage.hits() > 0.0);
 }
 
 #[test]

@@ -101,7 +101,7 @@ const BY_DEDICATED: [Way; 8] = [
 ];
 
 /// What lanes bring that others may not yet have read.
-const BY_LANE: [Way; 3] = [
+const BY_LANE: [Way; 5] = [
     Way {
         name: "an element by LPOP",
         waits: false,
@@ -125,6 +125,21 @@ const BY_LANE: [Way; 3] = [
         listen: |_, _| {},
         tell: "SET token x",
         hear: |c| assert_eq!(c.ask(&["EVAL", "return redis.call('get','token')", "0"]), V::bulk("x")),
+    },
+    // Too large to be passed on as a whole.
+    Way {
+        name: "a large value by GETDEL",
+        waits: false,
+        listen: |_, _| {},
+        tell: "EVAL redis.call('set','token',string.rep('x',600000)) 0",
+        hear: |c| assert_eq!(c.line("GETDEL token").text().len(), 600_000),
+    },
+    Way {
+        name: "a script's large result",
+        waits: false,
+        listen: |_, _| {},
+        tell: "EVAL redis.call('set','token',string.rep('x',600000)) 0",
+        hear: |c| assert_eq!(c.ask(&["EVAL", "return redis.call('get','token')", "0"]).text().len(), 600_000),
     },
 ];
 

@@ -108,6 +108,19 @@ fn a_read_that_would_hit_is_not_fetched_behind_the_write_that_follows_it() {
 }
 
 #[test]
+fn an_mget_that_would_hit_waits_for_its_turn() {
+    let stage = one_worker("upstream.connect_timeout = '20s'\nupstream.command_timeout = '60s'");
+    let mut client = stage.sidecar.conn();
+    (0..4).for_each(|_| assert_eq!(client.line("MGET k"), V::Array(vec![old()])));
+    assert!(stage.server.calls("mget") < 4, "it is kept");
+    deafen(&stage);
+    send(&mut client, &["GET missing", "MGET k"]);
+    executed(&stage, "get", 1);
+    undeafen(&stage);
+    assert_eq!((client.value(), client.value()), (V::Nil, V::Array(vec![old()])));
+}
+
+#[test]
 fn a_parked_read_that_lost_its_entry_takes_the_later_reads_with_it() {
     let stage = one_worker("");
     let mut c = [stage.sidecar.conn()];
@@ -316,6 +329,17 @@ fn a_right_taken_away_from_inside_is_gone_at_once_and_from_outside_within_max_ag
         assert!(denied(&reply) || sent <= taken + Duration::from_millis(330), "{:?} late", sent - taken);
         denied(&reply)
     });
+}
+
+#[test]
+fn a_read_that_is_denied_ends_the_hits_that_rest_on_the_same_right() {
+    let stage = one_worker("upstream.connect_timeout = '20s'");
+    let mut reader = [stage.readers().pop().unwrap()];
+    stage.warm(&mut reader, "GET k", &old());
+    stage.server.outside("ACL SETUSER app -get");
+    let denied = |reply: V| matches!(reply, V::Error(line) if line.starts_with("NOPERM"));
+    assert!(denied(reader[0].line("GET other")));
+    assert!(denied(reader[0].line("GET k")));
 }
 
 #[test]

@@ -28,7 +28,7 @@ use cache::entry::Namespace;
 use cache::flight::Joining;
 use cache::{Config, Entry, Flight, Lookup, Mode};
 use coherence::{Coherence, Keys, Shared, Standing};
-use sidecache::{command, protocol, telemetry};
+use sidecache::{command, net, protocol, switch, telemetry};
 
 const NOW: u64 = 1 << 40;
 

@@ -19,6 +19,7 @@ use crate::dispatch::lane::Ticket;
 use crate::dispatch::session::Session;
 use crate::error::Error;
 use crate::protocol::encode;
+use crate::switch::{Rule, on};
 use crate::telemetry::metrics::Counter;
 use crate::upstream::connection::{Connection, ConnectionError, Piece};
 use crate::upstream::dedicated::PoolKind;
@@ -247,7 +248,7 @@ impl Worker {
         let value = |piece: &Piece| piece.bytes.slice(piece.start.min(piece.bytes.len())..);
         let values: Vec<Bytes> = pieces.iter().map(value).collect();
         let tells = values.iter().any(|value| matches!(news_of(value), Some(News::Message { .. })));
-        if tells && self.others_need_fence(None) {
+        if on(Rule::MessagesAreHeld) && tells && self.others_need_fence(None) {
             let mut fenced = std::pin::pin!(self.fenced());
             // Commands go on meanwhile; what writing them says is heard at the next read.
             while let Some(()) = tokio::select! {

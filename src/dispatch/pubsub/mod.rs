@@ -28,6 +28,7 @@ use super::worker::Worker;
 use crate::command::Row;
 use crate::error::Error;
 use crate::protocol::{Args, Value, encode};
+use crate::switch::{Rule, on};
 use crate::telemetry::labels::{Class, Outcome};
 use hub::Hub;
 use news::Topic;
@@ -162,7 +163,7 @@ impl Worker {
     /// In RESP2's subscribe mode, or while confirmations are under way: what to do with a command, if not the usual.
     #[cold]
     pub(super) fn while_subscribed(&self, session: &Rc<Session>, row: &'static Row, args: &Args<'_>) -> Option<Flow> {
-        if session.subscriptions.borrow().pending > 0 {
+        if on(Rule::ConfirmationsFirst) && session.subscriptions.borrow().pending > 0 {
             return Some(Flow::Settle);
         }
         let allowed = row.class(args) == Class::Subscribe || matches!(row.name, "ping" | "quit" | "reset");

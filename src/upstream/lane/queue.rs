@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use bytes::{Buf, BytesMut};
 
 use super::Owed;
+use crate::switch::{Rule, on};
 
 /// The queue of one lane.
 pub(super) struct Queue<T> {
@@ -30,7 +31,9 @@ impl<T> Queue<T> {
         let unwritten = self.owed.iter().position(|owed| owed.group >= self.written).unwrap_or(self.owed.len());
         let kept_from = self.owed.get(unwritten).map_or(self.queued, |owed| owed.group);
         let written: Vec<Owed<T>> = self.owed.drain(..unwritten).collect();
-        self.drop_until(kept_from);
+        if on(Rule::PartlyWrittenIsDropped) {
+            self.drop_until(kept_from);
+        }
         written
     }
 
@@ -45,7 +48,9 @@ impl<T> Queue<T> {
         let kept_from = kept.and_then(|kept| self.owed.get(kept)).map_or(self.queued, |owed| owed.group);
         let taken = self.owed.partition_point(|owed| owed.group < kept_from);
         let taken: Vec<Owed<T>> = self.owed.drain(..taken).collect();
-        self.drop_until(kept_from);
+        if on(Rule::UnsentIsTakenBack) {
+            self.drop_until(kept_from);
+        }
         taken
     }
 

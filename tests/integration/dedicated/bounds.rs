@@ -136,6 +136,23 @@ fn a_large_write_that_was_given_up_is_not_delivered_any_more() {
 }
 
 #[test]
+fn what_a_lane_that_was_given_up_still_carried_is_not_delivered_any_more() {
+    let server = Server::redis();
+    let (let_it_read, may) = channel();
+    let (url, told) = slow_reader(&server, may);
+    let sidecar = short(url.as_str());
+    let mut conn = sidecar.conn();
+    // Each small enough for the lane; the kernel has taken all of them.
+    let writes = encode(&["APPEND", "k", &"x".repeat(60_000)]).repeat(17);
+    conn.send_raw(&writes);
+    (0..17).for_each(|_| assert!(matches!(conn.value(), V::Error(text) if text.starts_with("ERR sidecache: "))));
+    eventually("the lane is given up", || sidecar.metric("sidecache_lane_losses_total") >= 1.0);
+    let_it_read.send(()).unwrap();
+    let delivered = told.recv_timeout(PATIENCE).unwrap();
+    assert!(delivered < writes.len(), "{delivered} bytes of {} were delivered", writes.len());
+}
+
+#[test]
 fn a_reply_under_way_is_delivered_before_the_process_ends() {
     let server = Server::redis();
     let large = "x".repeat(3 << 20);

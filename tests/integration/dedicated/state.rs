@@ -1,7 +1,9 @@
 //! What the conversation has made of the connection, and what replies are taken for.
 
+use std::collections::HashSet;
+
 use super::{in_use, ok, send_all};
-use crate::support::{Server, Sidecar, V, eventually};
+use crate::support::{Scripted, Server, Sidecar, V, eventually};
 
 #[test]
 fn transactions_gone_wrong_leave_nothing_to_the_next_client() {
@@ -36,6 +38,26 @@ fn transactions_gone_wrong_leave_nothing_to_the_next_client() {
             assert_eq!(next.line("EXEC"), V::Array(vec![V::bulk("2")]), "{lines:?}");
         }
     }
+}
+
+#[test]
+fn a_connection_that_has_carried_an_unknown_command_serves_nobody_else() {
+    let upstream = Scripted::start(|turn| {
+        while let Some(command) = turn.next() {
+            match command[0].as_str() {
+                "COMMAND" => turn.reply("*1\r\n*-1\r\n"),
+                "MOD.ACT" => turn.reply("+OK\r\n"),
+                _ => turn.reply("-ERR unknown command\r\n"),
+            }
+        }
+    });
+    let sidecar = Sidecar::start(&upstream, "upstream.pool.max = 1");
+    let mut conn = sidecar.conn();
+    (0..3).for_each(|_| assert_eq!(conn.line("MOD.ACT"), ok()));
+    let commands = upstream.commands();
+    let of: HashSet<usize> =
+        commands.iter().filter(|(_, command)| command[0] == "MOD.ACT").map(|(of, _)| *of).collect();
+    assert_eq!(of.len(), 3);
 }
 
 #[test]

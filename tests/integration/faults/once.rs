@@ -55,6 +55,32 @@ fn commands_sent_while_upstream_is_away_are_executed_once_it_is_back_each_once_a
 }
 
 #[test]
+fn what_a_client_was_told_to_be_unexecuted_is_not_executed_later() {
+    let server = Server::redis();
+    let link = Link::to(server.addr());
+    let sidecar = Sidecar::start(&link, "upstream.connect_timeout = '300ms'\nupstream.backoff_max = '100ms'");
+    allow_loss(&sidecar);
+    let mut conn = sidecar.conn();
+    link.refuse(true);
+    link.cut();
+    eventually("the loss is seen", || sidecar.metric("sidecache_lane_losses_total") == 1.0);
+    let text = conn.line("INCR k").text();
+    assert!(text.contains("not executed"), "{text}");
+    link.refuse(false);
+    eventually("it is back", || match conn.line("SET other 1") {
+        V::Error(text) => {
+            assert!(text.contains("not executed"), "{text}");
+            false
+        }
+        reply => {
+            assert_eq!(reply, V::Simple("OK".into()));
+            true
+        }
+    });
+    assert_eq!(server.outside("EXISTS k"), V::Int(0));
+}
+
+#[test]
 fn a_group_is_written_whole_or_not_at_all() {
     // What each connection was sent: no EXEC without its MULTI, no PTTL without its CACHING.
     let cut = AtomicBool::new(false);

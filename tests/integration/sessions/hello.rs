@@ -115,6 +115,18 @@ fn each_user_has_its_own_rights_and_its_own_cache() {
 }
 
 #[test]
+fn a_password_that_was_right_is_upstreams_to_judge_each_time() {
+    let server = Server::redis();
+    server.outside(ALICE);
+    let sidecar = Sidecar::start(&server, "upstream.connect_timeout = '20s'");
+    let (mut first, mut second) = (sidecar.conn(), sidecar.conn());
+    assert_eq!(first.line("AUTH alice secret"), V::Simple("OK".into()));
+    server.outside("ACL SETUSER alice resetpass >other");
+    // The lane of who has come with it before is there as it was.
+    assert_eq!(second.line("AUTH alice secret"), server.conn().line("AUTH alice secret"));
+}
+
+#[test]
 fn a_right_taken_away_or_a_user_deleted_through_the_sidecar_ends_its_hits() {
     for how in ["ACL SETUSER alice -get", "ACL SETUSER alice resetkeys", "ACL DELUSER alice"] {
         let server = Server::redis();
