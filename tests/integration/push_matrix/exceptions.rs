@@ -29,7 +29,7 @@ pub const SILENT: [(&str, &[&str], &str); 16] = [
     ("pfdebug", &["*"], INTERNAL),
     ("set", &["sort_ro"], "keys that BY and GET name are not tracked: with them SORT_RO is not cached"),
     ("sort", &["dump", "object|encoding", "zscan"], RECODED),
-    ("swapdb", &["*"], "it is noticed by polling: fills::a_swapdb_from_outside_is_noticed_within_a_second"),
+    ("swapdb", &["*"], "it is noticed by polling: fills::a_swapdb_from_outside_is_noticed_by_the_next_background_poll"),
     ("xack", &STREAM, GROUP),
     ("xautoclaim", &STREAM, GROUP),
     ("xclaim", &STREAM, GROUP),
