@@ -12,7 +12,7 @@ use crate::support::resp::Stream;
 use crate::support::wait::PATIENCE;
 use crate::support::{Conn, Server, Sidecar};
 
-mod dice;
+pub mod dice;
 mod pipelines;
 
 use dice::Dice;

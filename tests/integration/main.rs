@@ -34,4 +34,5 @@ mod samples;
 mod secrets;
 mod sessions;
 mod suite;
+mod torture;
 mod upstream;
