@@ -2,7 +2,7 @@
 //! on the whole history.
 //!
 //! A short form runs with all tests, from a fixed seed. The long one is `make torture`, for as long as
-//! `TORTURE_SECONDS` says (600), from `TORTURE_SEED`. The seed fixes the workload and the faults, not what the machine's scheduler
+//! `TORTURE_SECONDS` says (600), from `TORTURE_SEED`, with all faults or those that `TORTURE_FAULTS` names. The seed fixes the workload and the faults, not what the machine's scheduler
 //! makes of them: a violation may need several runs to come again, and so is shown with the key's last operations.
 
 mod checks;
@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use client::{Field, Log, USER};
 use faults::{FAULTS, Fault, Phase, Stage, Storm};
 use history::{Event, History, Path, Time};
+use readers::Habit;
 use report::Report;
 use values::{KINDS, Kind};
 
@@ -42,6 +43,19 @@ const WARM: Duration = Duration::from_millis(700);
 /// Writers of their own slots.
 const WRITERS: u64 = 3;
 
+/// The readers.
+const READERS: [(Path, Habit); 9] = [
+    (Path::A, Habit::Broad),
+    (Path::A, Habit::Broad),
+    (Path::A, Habit::Broad),
+    (Path::B, Habit::Broad),
+    (Path::Direct, Habit::Rare),
+    (Path::A, Habit::Narrow),
+    (Path::A, Habit::Narrow),
+    (Path::A, Habit::Narrow),
+    (Path::B, Habit::Narrow),
+];
+
 /// Bounds on staleness, one for each round in turn.
 const BOUNDS_MS: [u64; 3] = [300, 1000, 200];
 
@@ -51,6 +65,9 @@ const THREADS: [usize; 2] = [1, 4];
 /// What sidecars may complain of here.
 const EXPECTED: [&str; 5] =
     ["lane lost", "no connection to upstream", "cannot accept", "does not read its replies", "upstream denies INFO"];
+
+/// Reads answered from memory.
+const HITS: &str = "sidecache_commands_total{class=\"read\",outcome=\"hit\"}";
 
 /// A round's surroundings.
 struct Setting {
@@ -83,13 +100,16 @@ impl Stage {
 
 /// The slots: each writer's, the swapper's, the teller's; gives whose are whose.
 fn lay_out(field: &mut Field) -> Vec<Vec<usize>> {
-    let mut owners: Vec<Vec<usize>> = vec![Vec::new(); 2 + usize::try_from(WRITERS).unwrap()];
+    let mut owners: Vec<Vec<usize>> = vec![Vec::new(); 3 + usize::try_from(WRITERS).unwrap()];
     let mut slots = Vec::new();
     let mut put = |owner: usize, db: u32, kind: Kind, pair: bool| {
         owners[owner].push(slots.len());
         slots.push(field.slot(&format!("{owner}.{}", slots.len()), db, kind, pair));
     };
     // The first of a database are read most.
+    for kind in KINDS {
+        put(2 + usize::try_from(WRITERS).unwrap(), 0, kind, false);
+    }
     for owner in 2..2 + usize::try_from(WRITERS).unwrap() {
         put(owner, 0, Kind::Text, true);
         put(owner, 0, Kind::Text, false);
@@ -112,7 +132,7 @@ fn lay_out(field: &mut Field) -> Vec<Vec<usize>> {
 }
 
 /// A round: clients, faults from the deck until `time` is over, and what happened.
-fn round(setting: &Setting, time: Duration, deck: &mut Deck) -> (History, Vec<Phase>, Vec<String>) {
+fn round(setting: &Setting, time: Duration, deck: &mut Deck) -> (History, Vec<Phase>, f64) {
     let begun = Instant::now();
     let stage = Stage::new(setting);
     let mut field = Field {
@@ -131,11 +151,15 @@ fn round(setting: &Setting, time: Duration, deck: &mut Deck) -> (History, Vec<Ph
         let mut seed = || u64::try_from(seeds.below(1 << 40)).unwrap();
         let mut clients = Vec::new();
         for slots in &owners[2..] {
-            let writer = writers::Writer::new(field, slots.clone(), seed());
+            let outside = slots[0] < readers::HOT;
+            let paths = if outside { &[Path::B, Path::Direct][..] } else { &[Path::A, Path::B, Path::Direct] };
+            // Hot keys are seldom written, or they would mostly be misses.
+            let pause = if outside { 15_000 } else { 5000 };
+            let writer = writers::Writer::new(field, slots.clone(), paths, pause, seed());
             clients.push(scope.spawn(move || writer.run()));
         }
-        for path in [Path::A, Path::A, Path::A, Path::B, Path::Direct] {
-            let reader = readers::Reader::new(field, path, seed());
+        for (path, habit) in READERS {
+            let reader = readers::Reader::new(field, path, habit, seed());
             clients.push(scope.spawn(move || reader.run()));
         }
         let (swapper, teller) = (&owners[0], &owners[1]);
@@ -163,44 +187,50 @@ fn round(setting: &Setting, time: Duration, deck: &mut Deck) -> (History, Vec<Ph
         logs.push(storm.log);
         (logs, storm.phases)
     });
+    let hits = stage.sidecars.iter().map(|sidecar| sidecar.metric(HITS)).sum();
     let complaints: Vec<String> = stage.sidecars.iter().flat_map(Sidecar::complaints).collect();
     stage.sidecars.iter().for_each(|sidecar| sidecar.allow_log(""));
     let field = Arc::into_inner(field).unwrap();
     let (keys, conns) = (field.keys.into_inner().unwrap(), field.conns.into_inner().unwrap());
     logs.push(complaints.iter().map(|line| Event::Wrong("audit", line.clone())).collect());
     let max_staleness = Time::try_from(setting.bound.as_nanos()).unwrap();
-    (History { keys, conns, logs, threads: [setting.threads, 1], max_staleness }, phases, complaints)
+    (History { keys, conns, logs, threads: [setting.threads, 1], max_staleness }, phases, hits)
 }
 
-/// All faults in random order, again and again.
+/// Faults in random order, again and again.
 struct Deck {
     dice: Dice,
+    all: Vec<Fault>,
     left: Vec<Fault>,
 }
 
 impl Deck {
+    fn new(seed: u64, all: &[Fault]) -> Deck {
+        Deck { dice: Dice::new(seed), all: all.to_vec(), left: Vec::new() }
+    }
+
     fn next(&mut self) -> Fault {
         if self.left.is_empty() {
-            self.left = FAULTS.to_vec();
+            self.left.clone_from(&self.all);
         }
         self.left.remove(self.dice.below(self.left.len()))
     }
 }
 
 /// Round after round; ends early when a promise is broken.
-fn torture(brand: Brand, time: Duration, seed: u64) {
+fn torture(brand: Brand, time: Duration, seed: u64, faults: &[Fault]) {
     println!("torture of {brand:?}: {} s, seed {seed}", time.as_secs());
     let begun = Instant::now();
     let mut report = Report::new(format!("{brand:?}"), seed);
-    let mut deck = Deck { dice: Dice::new(seed), left: Vec::new() };
+    let mut deck = Deck::new(seed, faults);
     let rounds = time.as_secs().div_ceil(ROUND.as_secs()).max(2);
     let each = time / u32::try_from(rounds).unwrap();
     for number in 0..rounds {
         let at = usize::try_from(number).unwrap();
         let (threads, bound) = (THREADS[at % THREADS.len()], Duration::from_millis(BOUNDS_MS[at % BOUNDS_MS.len()]));
         let setting = Setting { brand, threads, bound, seed: seed.wrapping_mul(1_000_003).wrapping_add(number) };
-        let (history, phases, _) = round(&setting, each, &mut deck);
-        report.add(&history, &phases, checks::check(&history));
+        let (history, phases, hits) = round(&setting, each, &mut deck);
+        report.add(&history, &phases, hits, checks::check(&history));
         if !report.violations.is_empty() {
             break;
         }
@@ -218,12 +248,12 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 #[test]
 fn redis_under_torture_breaks_no_promise() {
-    torture(Brand::Redis, SHORT, 1);
+    torture(Brand::Redis, SHORT, 1, &FAULTS);
 }
 
 #[test]
 fn valkey_under_torture_breaks_no_promise() {
-    torture(Brand::Valkey, SHORT, 2);
+    torture(Brand::Valkey, SHORT, 2, &FAULTS);
 }
 
 #[test]
@@ -231,7 +261,10 @@ fn valkey_under_torture_breaks_no_promise() {
 fn long() {
     let time = Duration::from_secs(number("TORTURE_SECONDS", 600));
     let seed = number("TORTURE_SEED", std::process::id().into());
+    let wanted = std::env::var("TORTURE_FAULTS").unwrap_or_default();
+    let named = |fault: &Fault| wanted.is_empty() || wanted.split(',').any(|name| name == format!("{fault:?}"));
+    let faults: Vec<Fault> = FAULTS.into_iter().filter(named).collect();
     for brand in [Brand::Redis, Brand::Valkey] {
-        torture(brand, time / 2, seed);
+        torture(brand, time / 2, seed, &faults);
     }
 }

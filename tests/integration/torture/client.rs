@@ -99,8 +99,7 @@ impl Slot {
         let mut current = Vec::new();
         for (at, part) in names.iter().enumerate() {
             let name = format!("{}:{:?}:{part}:{turn}", self.prefix, self.kind);
-            let twin = self.pair.then_some(first + 1 - at);
-            keys.push(Key { name: name.clone(), db: self.db, twin });
+            keys.push(Key { name: name.clone(), db: self.db });
             current.push(KeyRef { id: first + at, name });
         }
         *self.current.write().unwrap() = current;

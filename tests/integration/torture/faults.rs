@@ -67,9 +67,11 @@ pub enum Fault {
     NoDescriptors,
 }
 
-/// All of them.
-pub const FAULTS: [Fault; 17] = [
+/// All of them; those twice that let a cache grow old.
+pub const FAULTS: [Fault; 19] = [
     Fault::DeafLanes,
+    Fault::DeafLanes,
+    Fault::Delays,
     Fault::ServerKilled,
     Fault::Delays,
     Fault::Silence,
@@ -144,7 +146,8 @@ impl<'a> Storm<'a> {
             }
         }
         let from = now();
-        let which = self.dice.below(2);
+        // A has more clients.
+        let which = usize::from(self.dice.percent(25));
         faults.iter().for_each(|fault| self.begin(*fault, which));
         let most = if faults.contains(&Fault::SidecarStopped) || self.dice.percent(40) { 2000 } else { 600 };
         let stopped = faults.contains(&Fault::SidecarStopped);

@@ -55,8 +55,6 @@ pub struct Key {
     pub name: String,
     /// Its database.
     pub db: u32,
-    /// The key that is always written together with it, if there is one.
-    pub twin: Option<KeyId>,
 }
 
 /// What a write leaves.

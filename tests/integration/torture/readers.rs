@@ -10,6 +10,9 @@ use crate::differential::dice::Dice;
 use crate::support::V;
 use crate::support::wait::pass;
 
+/// So many slots, the first, are hot: in database 0, and written past A only.
+pub const HOT: usize = 6;
+
 /// Notes what a reply shows. Errors and closed connections show nothing.
 pub fn note(
     log: &mut Log,
@@ -100,19 +103,31 @@ impl Ask {
     }
 }
 
+/// How a reader reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Habit {
+    /// Pipelines over all slots.
+    Broad,
+    /// One hot key at a time, so that whoever is answered from memory goes on for as long as memory answers.
+    Narrow,
+    /// As the first, but rarely: of the server itself.
+    Rare,
+}
+
 /// One reader.
 pub struct Reader {
     field: Arc<Field>,
     clients: Vec<Client>,
     dice: Dice,
-    /// The longest pause between two pipelines, in microseconds.
-    pause: usize,
+    habit: Habit,
+    /// The hot slot that it looks at for a while.
+    favourite: usize,
     log: Log,
 }
 
 impl Reader {
-    /// Of a sidecar: in every database, as both users, in both RESP versions. Of the server itself: rarely.
-    pub fn new(field: &Arc<Field>, path: Path, seed: u64) -> Reader {
+    /// In every database, as both users, in both RESP versions.
+    pub fn new(field: &Arc<Field>, path: Path, habit: Habit, seed: u64) -> Reader {
         let mut dice = Dice::new(seed);
         let mut vias = vec![(0, false), (0, true), (1, false), (0, false)];
         if path != Path::B {
@@ -121,17 +136,22 @@ impl Reader {
         }
         let client = |(db, app)| Client::new(field, Via { path, db, app }, dice.percent(50));
         let clients = vias.into_iter().map(client).collect();
-        let pause = if path == Path::Direct { 30_000 } else { 1500 };
-        Reader { field: Arc::clone(field), clients, dice, pause, log: Log::new() }
+        Reader { field: Arc::clone(field), clients, dice, habit, favourite: 0, log: Log::new() }
     }
 
     /// Reads until the round ends.
     pub fn run(mut self) -> Log {
         while self.field.goes_on() {
-            // The databases that are swapped less often.
-            let most = if self.dice.percent(85) { 4 } else { self.clients.len() };
+            // The databases that are swapped less often; of the others, the second has no hot keys.
+            let most = match self.habit {
+                Habit::Narrow => 2,
+                _ if self.dice.percent(85) => 4,
+                _ => self.clients.len(),
+            };
             let at = self.dice.below(most);
-            if self.dice.percent(2) {
+            if self.habit == Habit::Narrow {
+                self.glance(at);
+            } else if self.dice.percent(2) {
                 self.line_by_line(at);
             } else {
                 self.pipeline(at);
@@ -139,9 +159,28 @@ impl Reader {
             if self.dice.below(200) == 0 {
                 self.clients[at].leave();
             }
-            pass(Duration::from_micros(u64::try_from(self.dice.below(self.pause)).unwrap()));
+            let longest = match self.habit {
+                Habit::Broad => 1500,
+                Habit::Narrow => 400,
+                Habit::Rare => 30_000,
+            };
+            pass(Duration::from_micros(u64::try_from(self.dice.below(longest)).unwrap()));
         }
         self.log
+    }
+
+    /// One read of a hot key, always by the same command: mostly a hit.
+    fn glance(&mut self, at: usize) {
+        let field = Arc::clone(&self.field);
+        if self.dice.percent(1) {
+            self.favourite = self.dice.below(HOT);
+        }
+        let slot = &field.slots[self.favourite];
+        let key = slot.current().remove(0);
+        let reading = readings(slot.kind)[0];
+        let Some(answers) = self.clients[at].exchange(&mut self.log, &[reading.words(&key.name)]) else { return };
+        let of = (answers.conn, answers.sent);
+        note(&mut self.log, &key, &reading, &answers.replies[0], of, None, false);
     }
 
     fn slot<'a>(&mut self, field: &'a Field, at: usize) -> &'a Slot {

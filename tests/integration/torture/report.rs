@@ -31,6 +31,7 @@ pub struct Report {
     checked: BTreeMap<&'static str, u64>,
     operations: u64,
     failed: u64,
+    hits: f64,
     stale: Vec<u64>,
     stalest: Time,
     /// The largest part of the bound that was used, in percent.
@@ -51,6 +52,7 @@ impl Report {
             checked: BTreeMap::new(),
             operations: 0,
             failed: 0,
+            hits: 0.0,
             stale: vec![0; MOST_MS + 1],
             stalest: 0,
             of_bound: 0,
@@ -60,7 +62,8 @@ impl Report {
     }
 
     /// Adds a round.
-    pub fn add(&mut self, history: &History, phases: &[Phase], findings: Findings) {
+    pub fn add(&mut self, history: &History, phases: &[Phase], hits: f64, findings: Findings) {
+        self.hits += hits;
         self.rounds += 1;
         for (promise, number) in findings.checked {
             *self.checked.entry(promise).or_default() += number;
@@ -119,9 +122,9 @@ fn times(event: &Event) -> Option<(Time, Time, bool)> {
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let Report { server, seed, seconds, rounds, operations, failed, .. } = self;
+        let Report { server, seed, seconds, rounds, operations, failed, hits, .. } = self;
         writeln!(f, "torture of {server}: seed {seed}, {rounds} rounds, {seconds} s")?;
-        writeln!(f, "  reads and writes {operations}, pipelines with errors or closed {failed}")?;
+        writeln!(f, "  reads and writes {operations}, of them hits {hits}; pipelines with errors or closed {failed}")?;
         for (promise, number) in &self.checked {
             writeln!(f, "  checked {promise:8} {number}")?;
         }

@@ -56,32 +56,35 @@ pub struct Writer {
     slots: Vec<usize>,
     clients: Vec<Client>,
     dice: Dice,
+    /// The longest pause between two writes, in microseconds.
+    pause: usize,
     /// What it has noted.
     pub log: Log,
 }
 
 impl Writer {
-    /// A writer of these slots.
-    pub fn new(field: &Arc<Field>, slots: Vec<usize>, seed: u64) -> Writer {
+    /// A writer of these slots by these ways; the pause is the longest one between two writes, in microseconds.
+    pub fn new(field: &Arc<Field>, slots: Vec<usize>, paths: &[Path], pause: usize, seed: u64) -> Writer {
         let mut clients = Vec::new();
-        for path in [Path::A, Path::B, Path::Direct] {
+        for &path in paths {
             for db in [0, 1] {
                 clients.push(Client::new(field, Via { path, db, app: false }, db == 1));
             }
             clients.push(Client::new(field, Via { path, db: 0, app: true }, false));
         }
-        Writer { field: Arc::clone(field), slots, clients, dice: Dice::new(seed), log: Log::new() }
+        Writer { field: Arc::clone(field), slots, clients, dice: Dice::new(seed), pause, log: Log::new() }
     }
 
     /// Writes until the round ends.
     pub fn run(mut self) -> Log {
         while self.field.goes_on() {
-            if self.dice.below(1000) < 3 {
+            // Wipes and swaps empty the caches: mostly there is something in them.
+            if self.dice.below(1500) < 1 {
                 self.wipe();
             } else {
                 self.write();
             }
-            pass(Duration::from_micros(u64::try_from(self.dice.below(3000)).unwrap()));
+            pass(Duration::from_micros(u64::try_from(self.dice.below(self.pause)).unwrap()));
         }
         self.log
     }
@@ -109,7 +112,10 @@ impl Writer {
 
     fn write(&mut self) {
         let field = Arc::clone(&self.field);
-        let slot = &field.slots[self.slots[self.dice.below(self.slots.len())]];
+        // Some keys are seldom written, and so are mostly hits.
+        let most = if self.dice.percent(70) { self.slots.len() / 2 } else { self.slots.len() };
+        let among = self.dice.below(most);
+        let slot = &field.slots[self.slots[among]];
         let keys = slot.current();
         let version = Field::version();
         let at = self.client(slot.db);
@@ -309,7 +315,7 @@ fn fate_of(reply: &Option<(V, Time)>, way: Way) -> Fate {
 /// Writes a pair by SWAPDB through A: the values are put in place in the other database, then the two are swapped.
 /// Goes on with two others when it is not known what was executed.
 pub fn swap(field: &Arc<Field>, slots: &[usize]) -> Log {
-    let mut log = Log::new();
+    let (mut log, mut swaps) = (Log::new(), 0);
     for (db, at) in SWAPPED.step_by(2).zip(slots) {
         let slot = &field.slots[*at];
         let mut stage = Client::new(field, Via { path: Path::Direct, db: db + 1, app: false }, false);
@@ -335,7 +341,8 @@ pub fn swap(field: &Arc<Field>, slots: &[usize]) -> Log {
             if fate == Fate::Maybe {
                 break;
             }
-            pass(Duration::from_millis(3));
+            swaps += 1;
+            pass(Duration::from_millis(if swaps % 5 == 0 { 2000 } else { 3 }));
         }
     }
     log
