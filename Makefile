@@ -3,7 +3,10 @@ SHELL := /bin/bash
 # Where rustup puts cargo; a bare shell does not look there.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-.PHONY: help run test suite check bench bench-quick deps image
+TORTURE_SECONDS ?= 600
+export TORTURE_SECONDS TORTURE_SEED TORTURE_FAULTS
+
+.PHONY: help run test suite torture check bench bench-quick deps image
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -21,6 +24,10 @@ suite: ## Redis's own test suite, directly and through a sidecache: what differs
 	@scripts/deps.sh
 	@cargo build --release --locked --bin sidecache
 	@python3 tests/suite/run.py
+
+torture: ## every promise checked while everything goes wrong at random; ten minutes, or TORTURE_SECONDS=3600 (TORTURE_SEED=7)
+	@scripts/deps.sh
+	@cargo test --release --locked --test integration -- torture::long --ignored --nocapture
 
 check: ## the quick part of it: format, lints, house rules
 	cargo fmt --check

@@ -41,6 +41,8 @@ pub struct Findings {
 pub struct Violation {
     /// Which.
     pub promise: &'static str,
+    /// When it was seen, as far as is known.
+    pub at: Option<Time>,
     /// What was seen, and why it must not be.
     pub text: String,
     /// The last operations on the key.
@@ -139,7 +141,7 @@ impl<'a> Check<'a> {
                     Event::Ordered(number) => self.count("P1", *number),
                     Event::Wrong(promise, text) => {
                         let text = text.clone();
-                        self.findings.violations.push(Violation { promise, text, context: String::new() });
+                        self.findings.violations.push(Violation { promise, at: None, text, context: String::new() });
                     }
                 }
             }
@@ -344,7 +346,7 @@ impl<'a> Check<'a> {
             let later = wipe.done.is_none_or(|done| done >= write.sent);
             wipe.db.is_none_or(|of| of == db) && wipe.sent <= read.done && later
         };
-        expired || self.wipes.iter().any(|wipe| may_wipe(&wipe))
+        expired || self.wipes.iter().any(may_wipe)
     }
 
     fn violate(&mut self, promise: &'static str, text: String, read: &Read) {
@@ -352,7 +354,7 @@ impl<'a> Check<'a> {
         let via = self.history.conns[read.conn];
         let text = format!("{} of {} showed {:?}: {text} [{via:?}]", read.how, key.name, read.seen);
         let context = if self.findings.violations.len() < 5 { self.context(read) } else { String::new() };
-        self.findings.violations.push(Violation { promise, text, context });
+        self.findings.violations.push(Violation { promise, at: Some(read.done), text, context });
     }
 
     /// The last operations on the key before the read was answered, and wipes, as lines.
@@ -390,7 +392,9 @@ fn shown(event: &Event) -> String {
         }
         Event::Read(r) => format!("  sent {} done {}: {} -> {:?}", ms(r.sent), ms(r.done), r.how, r.seen),
         Event::News(n) => format!("  heard {}: {} of {} by {:?}", ms(n.heard), n.how, n.version, n.path),
-        Event::Wipe(w) => format!("  sent {} done {:?}: wipe of {:?} by {:?}", ms(w.sent), w.done.map(ms), w.db, w.path),
+        Event::Wipe(w) => {
+            format!("  sent {} done {:?}: wipe of {:?} by {:?}", ms(w.sent), w.done.map(ms), w.db, w.path)
+        }
         other => format!("  {other:?}"),
     }
 }

@@ -71,14 +71,8 @@ impl Field {
 
     /// A slot in this round.
     pub fn slot(&self, prefix: &str, db: u32, kind: Kind, pair: bool) -> Slot {
-        let slot = Slot {
-            prefix: prefix.into(),
-            db,
-            kind,
-            pair,
-            current: RwLock::default(),
-            renewals: AtomicUsize::new(0),
-        };
+        let slot =
+            Slot { prefix: prefix.into(), db, kind, pair, current: RwLock::default(), renewals: AtomicUsize::new(0) };
         slot.renew(self);
         slot
     }

@@ -181,7 +181,8 @@ impl<'a> Storm<'a> {
                 server.conn().line(&format!("DEBUG SLEEP {seconds}"));
             }
             Fault::ClientPause => {
-                let line = format!("CLIENT PAUSE {} {}", 200 + self.dice.below(1200), self.dice.pick(&["ALL", "WRITE"]));
+                let line =
+                    format!("CLIENT PAUSE {} {}", 200 + self.dice.below(1200), self.dice.pick(&["ALL", "WRITE"]));
                 let mut conn = if self.dice.percent(50) { server.conn() } else { sidecars[0].conn() };
                 conn.try_send_raw(&encode(&words(&line)));
                 let _ = conn.try_read_frame();
@@ -295,7 +296,9 @@ impl<'a> Storm<'a> {
     fn vanish(&mut self) {
         for _ in 0..20 {
             let path = self.dice.below(2);
-            let Ok(Stream::Tcp(stream)) = Stream::connect(&self.stage.sidecars[path].addr().to_string()) else { continue };
+            let Ok(Stream::Tcp(stream)) = Stream::connect(&self.stage.sidecars[path].addr().to_string()) else {
+                continue;
+            };
             let mut conn = Conn::from_stream(Stream::Tcp(stream));
             let mut bytes = Vec::new();
             for slot in self.field.slots.iter().filter(|slot| slot.db == 0) {

@@ -11,7 +11,7 @@ use crate::support::V;
 use crate::support::wait::pass;
 
 /// So many slots, the first, are hot: in database 0, and written past A only.
-pub const HOT: usize = 6;
+pub const HOT: usize = 7;
 
 /// Notes what a reply shows. Errors and closed connections show nothing.
 pub fn note(
@@ -88,9 +88,8 @@ impl Ask {
             (Ask::Pair(..), [Some((V::Error(text), _))]) if is_plausible(text) => {}
             (Ask::Pair(..), [None]) => {}
             (Ask::Exec(key, reading), [begun, queued, Some((V::Array(items), done))]) if items.len() == 1 => {
-                let fine = |reply: &Option<(V, Time)>, word: &str| {
-                    matches!(reply, Some((V::Simple(text), _)) if text == word)
-                };
+                let fine =
+                    |reply: &Option<(V, Time)>, word: &str| matches!(reply, Some((V::Simple(text), _)) if text == word);
                 if !fine(begun, "OK") || !fine(queued, "QUEUED") {
                     let text = format!("a transaction was answered {begun:?}, {queued:?}, {}", short(&items[0]));
                     log.push(Event::Wrong("P1", text));
@@ -176,11 +175,12 @@ impl Reader {
             self.favourite = self.dice.below(HOT);
         }
         let slot = &field.slots[self.favourite];
-        let key = slot.current().remove(0);
-        let reading = readings(slot.kind)[0];
-        let Some(answers) = self.clients[at].exchange(&mut self.log, &[reading.words(&key.name)]) else { return };
-        let of = (answers.conn, answers.sent);
-        note(&mut self.log, &key, &reading, &answers.replies[0], of, None, false);
+        let ask = match &slot.current()[..] {
+            [a, b] => Ask::Pair(a.clone(), b.clone()),
+            keys => Ask::One(keys[0].clone(), readings(slot.kind)[0]),
+        };
+        let Some(answers) = self.clients[at].exchange(&mut self.log, &ask.commands()) else { return };
+        ask.note(&mut self.log, &answers.replies, (answers.conn, answers.sent));
     }
 
     fn slot<'a>(&mut self, field: &'a Field, at: usize) -> &'a Slot {
@@ -231,7 +231,15 @@ impl Reader {
         }
         let Some(answers) = self.clients[at].exchange(&mut self.log, &[words("EXEC")]) else { return };
         if let Some((V::Array(items), done)) = &answers.replies[0] {
-            note(&mut self.log, &key, &reading, &Some((items[0].clone(), *done)), (answers.conn, answers.sent), None, true);
+            note(
+                &mut self.log,
+                &key,
+                &reading,
+                &Some((items[0].clone(), *done)),
+                (answers.conn, answers.sent),
+                None,
+                true,
+            );
         }
     }
 }
@@ -282,7 +290,7 @@ pub fn compare(field: &Arc<Field>, seed: u64) -> Log {
 }
 
 /// Where the server said the same before and after, the sidecar must have said it too.
-fn same(log: &mut Log, ask: &[Words], path: usize, [before, shown, after]: [&[Vec<Option<V>>]; 3]) {
+pub fn same(log: &mut Log, ask: &[Words], path: usize, [before, shown, after]: [&[Vec<Option<V>>]; 3]) {
     if before.len() != 2 || shown.len() != 2 || after.len() != 2 {
         return;
     }

@@ -37,6 +37,8 @@ pub struct Report {
     /// The largest part of the bound that was used, in percent.
     of_bound: u64,
     costs: BTreeMap<String, Cost>,
+    /// How often each promise was broken, and how long after its round's beginning first.
+    broken: BTreeMap<&'static str, (u64, Option<Time>)>,
     /// The promises broken.
     pub violations: Vec<Violation>,
 }
@@ -57,6 +59,7 @@ impl Report {
             stalest: 0,
             of_bound: 0,
             costs: BTreeMap::new(),
+            broken: BTreeMap::new(),
             violations: Vec::new(),
         }
     }
@@ -73,7 +76,14 @@ impl Report {
             self.stalest = self.stalest.max(stale);
             self.of_bound = self.of_bound.max(stale * 100 / history.max_staleness);
         }
-        self.violations.extend(findings.violations);
+        let begun = history.logs.iter().flatten().filter_map(times).map(|(sent, _, _)| sent).min().unwrap_or(0);
+        for violation in findings.violations {
+            let broken = self.broken.entry(violation.promise).or_insert((0, None));
+            broken.0 += 1;
+            let after = violation.at.map(|at| at.saturating_sub(begun));
+            broken.1 = [broken.1, after].into_iter().flatten().min();
+            self.violations.push(violation);
+        }
         let times: Vec<(Time, Time, bool)> = history.logs.iter().flatten().filter_map(times).collect();
         self.operations += u64::try_from(times.len()).unwrap();
         self.failed += times.iter().filter(|(_, _, failed)| *failed).map(|_| 1).sum::<u64>();
@@ -142,6 +152,10 @@ impl Display for Report {
             writeln!(f, "  {name:20} {:>5} {slowest:>12} {back:>12} {last:>14}", cost.times)?;
         }
         writeln!(f, "  violations {}", self.violations.len())?;
+        for (promise, (times, first)) in &self.broken {
+            let first = first.map(|time| format!(", first after {} ms", time / MS)).unwrap_or_default();
+            writeln!(f, "  {promise} broken {times} times{first}")?;
+        }
         for violation in self.violations.iter().take(5) {
             writeln!(f, "\n{}: {}\n{}", violation.promise, violation.text, violation.context)?;
         }

@@ -169,7 +169,8 @@ pub fn value_in(name: &str, leaves: &[String]) -> Result<Seen, ()> {
     let Some(first) = values.next() else {
         return if leaves.iter().all(String::is_empty) { Ok(Seen::Absent) } else { Err(()) };
     };
-    let version = first.strip_prefix(name).and_then(|rest| rest.strip_prefix('|')).and_then(|rest| rest.split_once('|'));
+    let version =
+        first.strip_prefix(name).and_then(|rest| rest.strip_prefix('|')).and_then(|rest| rest.split_once('|'));
     let version = version.and_then(|(version, _)| version.parse().ok()).ok_or(())?;
     let whole = *first == text(name, version, first.len() > 1000);
     if whole && values.all(|other| other == first) { Ok(Seen::Version(version)) } else { Err(()) }
@@ -197,5 +198,6 @@ pub fn leaves(reply: &V) -> Vec<String> {
 
 /// The first part of what a reply looks like.
 pub fn short(reply: &V) -> String {
-    format!("{reply:?}").chars().take(300).collect()
+    let kind: String = format!("{reply:?}").chars().take_while(char::is_ascii_alphabetic).collect();
+    format!("{kind} {:?}", leaves(reply)).chars().take(300).collect()
 }

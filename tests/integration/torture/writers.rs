@@ -12,7 +12,8 @@ use crate::support::V;
 use crate::support::wait::pass;
 
 /// Runs the commands in its arguments, each behind its number of words: keys that nobody has declared.
-const SCRIPT: &str = "local i=1 while i<=#ARGV do local n=tonumber(ARGV[i]) redis.call(unpack(ARGV,i+1,i+n)) i=i+n+1 end return 1";
+const SCRIPT: &str =
+    "local i=1 while i<=#ARGV do local n=tonumber(ARGV[i]) redis.call(unpack(ARGV,i+1,i+n)) i=i+n+1 end return 1";
 
 /// Databases that are swapped, two by two.
 const SWAPPED: std::ops::Range<u32> = 4..15;
@@ -156,7 +157,7 @@ impl Writer {
             }
             Way::Script => self.in_pipeline(at, &keys, slot, version, &[script(&plan)], way),
             Way::Interactive => self.line_by_line(at, &plan),
-            Way::Rename | Way::Copy | Way::Restore => self.from_elsewhere(at, &keys[0], slot.kind, version, large, way),
+            Way::Rename | Way::Copy | Way::Restore => self.bring(at, &keys[0], slot.kind, version, large, way),
         };
         let Some((sent, fate, tail)) = outcome else { return };
         let length = text(&keys[0].name, version, large).len();
@@ -235,7 +236,7 @@ impl Writer {
     }
 
     /// What is elsewhere may be wiped before it gets here: then nothing is written.
-    fn from_elsewhere(
+    fn bring(
         &mut self,
         at: usize,
         key: &KeyRef,
