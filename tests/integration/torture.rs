@@ -100,7 +100,7 @@ impl Stage {
 
 /// The slots: each writer's, the swapper's, the teller's; gives whose are whose.
 fn lay_out(field: &mut Field) -> Vec<Vec<usize>> {
-    let mut owners: Vec<Vec<usize>> = vec![Vec::new(); 3 + usize::try_from(WRITERS).unwrap()];
+    let mut owners: Vec<Vec<usize>> = vec![Vec::new(); 4 + usize::try_from(WRITERS).unwrap()];
     let mut slots = Vec::new();
     let mut put = |owner: usize, db: u32, kind: Kind, pair: bool| {
         owners[owner].push(slots.len());
@@ -113,6 +113,7 @@ fn lay_out(field: &mut Field) -> Vec<Vec<usize>> {
     let outside = 2 + usize::try_from(WRITERS).unwrap();
     KINDS.into_iter().for_each(|kind| put(outside, 0, kind, false));
     put(outside, 0, Kind::Text, true);
+    [Kind::Text, Kind::Hash, Kind::Text].into_iter().for_each(|kind| put(outside + 1, 0, kind, false));
     for owner in 2..2 + usize::try_from(WRITERS).unwrap() {
         put(owner, 0, Kind::Text, true);
         put(owner, 0, Kind::Text, false);
@@ -154,10 +155,12 @@ fn round(setting: &Setting, time: Duration, deck: &mut Deck) -> (History, Vec<Ph
         let mut seed = || u64::try_from(seeds.below(1 << 40)).unwrap();
         let mut clients = Vec::new();
         for slots in &owners[2..] {
-            let outside = slots[0] < readers::HOT;
-            let paths = if outside { &[Path::B, Path::Direct][..] } else { &[Path::A, Path::B, Path::Direct] };
-            // Hot keys are seldom written, or they would mostly be misses.
-            let pause = if outside { 15_000 } else { 5000 };
+            let (paths, pause): (&[Path], usize) = match slots[0].checked_sub(readers::HOT[0]) {
+                // Hot keys are seldom written, or they would mostly be misses.
+                None => (&[Path::B, Path::Direct], 15_000),
+                Some(at) if at < readers::HOT[1] => (&[Path::A], 15_000),
+                Some(_) => (&[Path::A, Path::B, Path::Direct], 5000),
+            };
             let writer = writers::Writer::new(field, slots.clone(), paths, pause, seed());
             clients.push(scope.spawn(move || writer.run()));
         }

@@ -10,8 +10,8 @@ use crate::differential::dice::Dice;
 use crate::support::V;
 use crate::support::wait::pass;
 
-/// So many slots, the first, are hot: in database 0, and written past A only.
-pub const HOT: usize = 7;
+/// So many slots, the first, are hot: in database 0. Those that only others than A write, and then those that only A does.
+pub const HOT: [usize; 2] = [7, 3];
 
 /// Notes what a reply shows. Errors and closed connections show nothing.
 pub fn note(
@@ -172,7 +172,7 @@ impl Reader {
     fn glance(&mut self, at: usize) {
         let field = Arc::clone(&self.field);
         if self.dice.percent(1) {
-            self.favourite = self.dice.below(HOT);
+            self.favourite = self.dice.below(HOT[0] + HOT[1]);
         }
         let slot = &field.slots[self.favourite];
         let ask = match &slot.current()[..] {

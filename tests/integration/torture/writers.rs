@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::client::{Answers, Client, Field, KeyRef, Log, Slot};
 use super::history::{Effect, Event, Fate, MS, Path, Seen, Time, Via, Wipe, Write, now};
 use super::readers::note;
-use super::values::{Kind, Words, any_reading, commands, text, words};
+use super::values::{Kind, Words, any_reading, commands, readings, text, words};
 use crate::differential::dice::Dice;
 use crate::support::V;
 use crate::support::wait::pass;
@@ -169,9 +169,22 @@ impl Writer {
             self.log.push(Event::Write(Write { key: key.id, version, effect, expires, path, how, sent, fate }));
         }
         self.log.extend(tail);
-        if fate == Fate::Maybe {
-            slot.renew(&field);
+        match fate {
+            Fate::Maybe => slot.renew(&field),
+            Fate::Done(_) => self.look(at, &keys, slot.kind),
+            Fate::Refused => {}
         }
+    }
+
+    /// Reads what has been written by the same way, as whoever.
+    fn look(&mut self, wrote: usize, keys: &[KeyRef], kind: Kind) {
+        let Via { path, db, .. } = self.clients[wrote].via();
+        let alike = |at: &usize| self.clients[*at].via().path == path && self.clients[*at].via().db == db;
+        let fit: Vec<usize> = (0..self.clients.len()).filter(alike).collect();
+        let (at, key) = (fit[self.dice.below(fit.len())], &keys[self.dice.below(keys.len())]);
+        let reading = readings(kind)[0];
+        let Some(answers) = self.clients[at].exchange(&mut self.log, &[reading.words(&key.name)]) else { return };
+        note(&mut self.log, key, &reading, &answers.replies[0], (answers.conn, answers.sent), None, false);
     }
 
     fn removal(&mut self, keys: &[KeyRef]) -> Vec<Words> {
