@@ -115,6 +115,8 @@ pub struct Answers {
     pub sent: Time,
     /// The replies and when each had come; `None` from where the connection was closed.
     pub replies: Vec<Option<(V, Time)>>,
+    /// Their bytes.
+    pub frames: Vec<Vec<u8>>,
     /// The connection's number.
     pub conn: usize,
 }
@@ -176,11 +178,14 @@ impl Client {
         let bytes: Vec<u8> = commands.iter().flat_map(|command| encode(command)).collect();
         let sent = now();
         let mut open = conn.try_send_raw(&bytes);
-        let mut replies = Vec::new();
+        let (mut replies, mut frames) = (Vec::new(), Vec::new());
         for _ in commands {
             let frame = if open { conn.try_read_frame() } else { Err(ErrorKind::UnexpectedEof.into()) };
             match frame {
-                Ok(frame) => replies.push(decode(&frame).map(|(value, _)| (value, now()))),
+                Ok(frame) => {
+                    replies.push(decode(&frame).map(|(value, _)| (value, now())));
+                    frames.push(frame);
+                }
                 Err(error) => {
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
                         let text = format!("no reply to {:?} of {commands:?} {:?}", replies.len(), self.via);
@@ -198,7 +203,7 @@ impl Client {
         if replies.iter().any(failed) {
             log.push(Event::Failed { sent, done: now() });
         }
-        Some(Answers { sent, replies, conn: conn_number })
+        Some(Answers { sent, replies, frames, conn: conn_number })
     }
 
     fn connect(&self, log: &mut Log) -> Option<(Conn, usize)> {

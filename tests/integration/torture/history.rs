@@ -9,7 +9,7 @@
 //! key, or the old write, executed late, would turn the server's own order round.
 
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 /// Nanoseconds since the clock was first looked at.
 pub type Time = u64;
@@ -24,6 +24,15 @@ pub const MS: Time = 1_000_000;
 pub fn now() -> Time {
     static START: OnceLock<Instant> = OnceLock::new();
     u64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos()).unwrap()
+}
+
+/// What a wall clock, as servers expire by, is ahead of ours; read where nothing came between, as far as that can be had.
+pub fn wall_ahead() -> Duration {
+    let readings = (0..20).map(|_| {
+        let (before, wall, after) = (now(), SystemTime::now(), now());
+        (after - before, wall.duration_since(SystemTime::UNIX_EPOCH).unwrap() - Duration::from_nanos(after))
+    });
+    readings.min().unwrap().1
 }
 
 /// By which way a command went.

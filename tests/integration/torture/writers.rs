@@ -215,7 +215,7 @@ impl Writer {
         all.extend_from_slice(plan);
         all.extend(after.iter().map(|reading| reading.words(&key.name)));
         let answers = self.clients[at].tagged(&mut self.log, &all)?;
-        let Answers { sent, replies, conn } = &answers;
+        let Answers { sent, replies, conn, .. } = &answers;
         let closing = before.len() + plan.len() - 1;
         let fate = fate_of(&replies[closing], way);
         for (reading, reply) in before.iter().zip(replies) {
