@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::history::{Effect, Event, Fate, History, KeyId, MS, News, Path, Read, Seen, Time, Wipe, Write};
 
 /// What a server's clock may differ from ours in a value's short life, and its rounding to milliseconds.
-const CLOCKS: Time = 2 * MS;
+const CLOCKS: Time = 5 * MS;
 
 /// How much earlier than ours a server's clock may end a value's life: it reads it once per turn of its loop.
 const EARLY: Time = 50 * MS;
