@@ -334,6 +334,7 @@ pub fn swap(field: &Arc<Field>, slots: &[usize]) -> Log {
         let slot = &field.slots[*at];
         let mut stage = Client::new(field, Via { path: Path::Direct, db: db + 1, app: false }, false);
         let mut swapper = Client::new(field, Via { path: Path::A, db, app: false }, false);
+        let mut reader = Client::new(field, Via { path: Path::A, db, app: false }, false);
         while field.goes_on() {
             let keys = slot.current();
             let version = Field::version();
@@ -354,6 +355,14 @@ pub fn swap(field: &Arc<Field>, slots: &[usize]) -> Log {
             }
             if fate == Fate::Maybe {
                 break;
+            }
+            // Often enough to be hits when the databases are swapped next.
+            for key in keys.iter().cycle().take(3 * keys.len()) {
+                let reading = readings(Kind::Text)[0];
+                if let Some(answers) = reader.exchange(&mut log, &[reading.words(&key.name)]) {
+                    let of = (answers.conn, answers.sent);
+                    note(&mut log, key, &reading, &answers.replies[0], of, None, false);
+                }
             }
             swaps += 1;
             pass(Duration::from_millis(if swaps % 5 == 0 { 2000 } else { 3 }));
