@@ -326,6 +326,15 @@ fn fate_of(reply: &Option<(V, Time)>, way: Way) -> Fate {
     }
 }
 
+/// Reads the keys so many times.
+fn glance(reader: &mut Client, log: &mut Log, keys: &[KeyRef], times: usize) {
+    for key in keys.iter().cycle().take(times * keys.len()) {
+        let reading = readings(Kind::Text)[0];
+        let Some(answers) = reader.exchange(log, &[reading.words(&key.name)]) else { return };
+        note(log, key, &reading, &answers.replies[0], (answers.conn, answers.sent), None, false);
+    }
+}
+
 /// Writes a pair by SWAPDB through A: the values are put in place in the other database, then the two are swapped.
 /// Goes on with two others when it is not known what was executed.
 pub fn swap(field: &Arc<Field>, slots: &[usize]) -> Log {
@@ -346,6 +355,8 @@ pub fn swap(field: &Arc<Field>, slots: &[usize]) -> Log {
                 Fate::Refused => continue,
                 Fate::Maybe => break,
             }
+            // Now that no push will name them any more, into the cache with them: the swap itself tells nobody.
+            glance(&mut reader, &mut log, &keys, 3);
             let swapped = swapper.tagged(&mut log, &[words(&format!("SWAPDB {db} {}", db + 1))]);
             let fate = swapped.map_or(Fate::Refused, |answers| fate_of(&answers.replies[0], Way::Plain));
             let effect = Effect::Value(text(&keys[0].name, version, false).len());
@@ -356,14 +367,7 @@ pub fn swap(field: &Arc<Field>, slots: &[usize]) -> Log {
             if fate == Fate::Maybe {
                 break;
             }
-            // Often enough to be hits when the databases are swapped next.
-            for key in keys.iter().cycle().take(3 * keys.len()) {
-                let reading = readings(Kind::Text)[0];
-                if let Some(answers) = reader.exchange(&mut log, &[reading.words(&key.name)]) {
-                    let of = (answers.conn, answers.sent);
-                    note(&mut log, key, &reading, &answers.replies[0], of, None, false);
-                }
-            }
+            glance(&mut reader, &mut log, &keys, 1);
             swaps += 1;
             pass(Duration::from_millis(if swaps % 5 == 0 { 2000 } else { 3 }));
         }
