@@ -49,7 +49,7 @@ const STEP: Duration = Duration::from_millis(4);
 const WRITERS: u64 = 3;
 
 /// The readers.
-const READERS: [(Path, Habit); 9] = [
+const READERS: [(Path, Habit); 10] = [
     (Path::A, Habit::Broad),
     (Path::A, Habit::Broad),
     (Path::A, Habit::Broad),
@@ -58,6 +58,7 @@ const READERS: [(Path, Habit); 9] = [
     (Path::A, Habit::Narrow),
     (Path::A, Habit::Narrow),
     (Path::A, Habit::Narrow),
+    (Path::A, Habit::Inside),
     (Path::B, Habit::Narrow),
 ];
 
@@ -118,7 +119,7 @@ fn lay_out(field: &mut Field) -> Vec<Vec<usize>> {
     let outside = 2 + usize::try_from(WRITERS).unwrap();
     KINDS.into_iter().for_each(|kind| put(outside, 0, kind, false));
     put(outside, 0, Kind::Text, true);
-    [Kind::Text, Kind::Hash, Kind::Text].into_iter().for_each(|kind| put(outside + 1, 0, kind, false));
+    [Kind::Text, Kind::Hash].into_iter().for_each(|kind| put(outside + 1, 0, kind, false));
     for owner in 2..2 + usize::try_from(WRITERS).unwrap() {
         put(owner, 0, Kind::Text, true);
         put(owner, 0, Kind::Text, false);
@@ -260,7 +261,7 @@ fn torture(brand: Brand, time: Duration, seed: u64, faults: &[Fault]) {
             continue;
         }
         report.add(&history, &phases, hits, checks::check(&history));
-        if !report.violations.is_empty() {
+        if !report.violations.is_empty() || begun.elapsed() >= time {
             break;
         }
     }

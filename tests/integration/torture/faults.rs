@@ -45,7 +45,7 @@ pub enum Fault {
     Eviction,
     /// CLIENT KILL of all clients, or of some of the sidecars' connections.
     ClientKill,
-    /// Each connection and direction of a sidecar has a delay of its own, up to 0.4 s.
+    /// Each connection and direction of a sidecar has a delay of its own, up to 0.4 s, and soon another.
     Delays,
     /// No bytes pass between a sidecar and the server; none are lost.
     Silence,
@@ -152,7 +152,13 @@ impl<'a> Storm<'a> {
         let most = if faults.contains(&Fault::SidecarStopped) || self.dice.percent(40) { 2000 } else { 600 };
         let stopped = faults.contains(&Fault::SidecarStopped);
         let least = if stopped { self.field.max_staleness.as_millis() } else { 0 };
-        pass(Duration::from_millis(u64::try_from(least).unwrap() + u64::try_from(self.dice.below(most)).unwrap()));
+        let end = now() + (Time::try_from(least).unwrap() + Time::try_from(self.dice.below(most)).unwrap()) * MS;
+        while now() < end {
+            pass(Duration::from_nanos(end.saturating_sub(now()).min(200 * MS)));
+            if faults.contains(&Fault::Delays) {
+                self.begin(Fault::Delays, which);
+            }
+        }
         let healed = now();
         faults.iter().rev().for_each(|fault| self.heal(*fault));
         self.probe(healed, &faults);

@@ -11,7 +11,7 @@ use crate::support::V;
 use crate::support::wait::pass;
 
 /// So many slots, the first, are hot: in database 0. Those that only others than A write, and then those that only A does.
-pub const HOT: [usize; 2] = [7, 3];
+pub const HOT: [usize; 2] = [7, 2];
 
 /// Notes what a reply shows. Errors and closed connections show nothing.
 pub fn note(
@@ -109,6 +109,8 @@ pub enum Habit {
     Broad,
     /// One hot key at a time, so that whoever is answered from memory goes on for as long as memory answers.
     Narrow,
+    /// As the second, but of keys that the same sidecar writes by another lane.
+    Inside,
     /// As the first, but rarely: of the server itself.
     Rare,
 }
@@ -147,8 +149,8 @@ impl Reader {
                 _ if self.dice.percent(85) => 4,
                 _ => self.clients.len(),
             };
-            let at = self.dice.below(most);
-            if self.habit == Habit::Narrow {
+            let at = if self.habit == Habit::Inside { 1 } else { self.dice.below(most) };
+            if matches!(self.habit, Habit::Narrow | Habit::Inside) {
                 self.glance(at);
             } else if self.dice.percent(2) {
                 self.line_by_line(at);
@@ -160,7 +162,7 @@ impl Reader {
             }
             let longest = match self.habit {
                 Habit::Broad => 1500,
-                Habit::Narrow => 400,
+                Habit::Narrow | Habit::Inside => 400,
                 Habit::Rare => 30_000,
             };
             pass(Duration::from_micros(u64::try_from(self.dice.below(longest)).unwrap()));
@@ -171,7 +173,9 @@ impl Reader {
     /// One read of a hot key, always by the same command: mostly a hit.
     fn glance(&mut self, at: usize) {
         let field = Arc::clone(&self.field);
-        if self.dice.below(2000) == 0 {
+        if self.habit == Habit::Inside {
+            self.favourite = HOT[0] + self.dice.below(HOT[1]);
+        } else if self.dice.below(2000) == 0 {
             self.favourite = self.dice.below(HOT[0] + HOT[1]);
         }
         let slot = &field.slots[self.favourite];
