@@ -203,9 +203,11 @@ impl<'a> Storm<'a> {
             }
             Fault::ClientKill => self.kill_clients(),
             Fault::Delays => {
+                // Short ones leave something in the cache, long ones let much overtake.
+                let most = [15, 80, 400][self.dice.below(3)];
                 for connection in self.those(which, false) {
                     for dir in BOTH {
-                        connection.delay(dir, Duration::from_millis(u64::try_from(self.dice.below(400)).unwrap()));
+                        connection.delay(dir, Duration::from_millis(u64::try_from(self.dice.below(most)).unwrap()));
                     }
                 }
             }
