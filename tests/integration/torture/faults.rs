@@ -149,9 +149,10 @@ impl<'a> Storm<'a> {
         // A has more clients.
         let which = usize::from(self.dice.percent(25));
         faults.iter().for_each(|fault| self.begin(*fault, which));
-        let most = if faults.contains(&Fault::SidecarStopped) || self.dice.percent(40) { 2000 } else { 600 };
-        let stopped = faults.contains(&Fault::SidecarStopped);
-        let least = if stopped { self.field.max_staleness.as_millis() } else { 0 };
+        // Long enough for leases to lapse.
+        let lapses = [Fault::SidecarStopped, Fault::DeafLanes].iter().any(|fault| faults.contains(fault));
+        let most = if lapses || self.dice.percent(40) { 2000 } else { 600 };
+        let least = if lapses { self.field.max_staleness.as_millis() } else { 0 };
         let end = now() + (Time::try_from(least).unwrap() + Time::try_from(self.dice.below(most)).unwrap()) * MS;
         while now() < end {
             pass(Duration::from_nanos(end.saturating_sub(now()).min(200 * MS)));
