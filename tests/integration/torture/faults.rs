@@ -141,7 +141,9 @@ impl<'a> Storm<'a> {
         let mut faults = vec![fault];
         if self.dice.percent(30) {
             let second = SECOND[self.dice.below(SECOND.len())];
-            if second != fault {
+            // What holds, or cuts in, a stream from which bytes were swallowed would pass on what comes behind the hole.
+            let flows = matches!(second, Fault::DeafLanes | Fault::Silence | Fault::CutInReply);
+            if second != fault && !(fault == Fault::Swallowed && flows) {
                 faults.push(second);
             }
         }

@@ -37,6 +37,8 @@ pub struct Report {
     /// The largest part of the bound that was used, in percent.
     of_bound: u64,
     costs: BTreeMap<String, Cost>,
+    /// The faults of the round in which a promise was broken.
+    storm: Vec<String>,
     /// How often each promise was broken, and how long after its round's beginning first.
     broken: BTreeMap<&'static str, (u64, Option<Time>)>,
     /// The promises broken.
@@ -59,6 +61,7 @@ impl Report {
             stalest: 0,
             of_bound: 0,
             costs: BTreeMap::new(),
+            storm: Vec::new(),
             broken: BTreeMap::new(),
             violations: Vec::new(),
         }
@@ -77,6 +80,13 @@ impl Report {
             self.of_bound = self.of_bound.max(stale * 100 / history.max_staleness);
         }
         let begun = history.logs.iter().flatten().filter_map(times).map(|(sent, _, _)| sent).min().unwrap_or(0);
+        if !findings.violations.is_empty() {
+            let ms = |time: Time| time.saturating_sub(begun) / MS;
+            let shown = |p: &Phase| {
+                format!("  {:?} from {} to {}, back at {} ms", p.faults, ms(p.from), ms(p.healed), ms(p.back))
+            };
+            self.storm = phases.iter().map(shown).collect();
+        }
         for violation in findings.violations {
             let broken = self.broken.entry(violation.promise).or_insert((0, None));
             broken.0 += 1;
@@ -156,6 +166,7 @@ impl Display for Report {
             let first = first.map(|time| format!(", first after {} ms", time / MS)).unwrap_or_default();
             writeln!(f, "  {promise} broken {times} times{first}")?;
         }
+        self.storm.iter().try_for_each(|phase| writeln!(f, "{phase}"))?;
         for violation in self.violations.iter().take(5) {
             writeln!(f, "\n{}: {}\n{}", violation.promise, violation.text, violation.context)?;
         }
