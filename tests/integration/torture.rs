@@ -295,6 +295,7 @@ fn long() {
     let wanted = std::env::var("TORTURE_FAULTS").unwrap_or_default();
     let named = |fault: &Fault| wanted.is_empty() || wanted.split(',').any(|name| name == format!("{fault:?}"));
     let faults: Vec<Fault> = FAULTS.into_iter().filter(named).collect();
+    assert!(!faults.is_empty(), "TORTURE_FAULTS={wanted} names none of {FAULTS:?}");
     for brand in [Brand::Redis, Brand::Valkey] {
         torture(brand, time / 2, seed, &faults);
     }
