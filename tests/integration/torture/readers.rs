@@ -150,7 +150,9 @@ impl Reader {
                 _ => self.clients.len(),
             };
             let at = if self.habit == Habit::Inside { 1 } else { self.dice.below(most) };
-            if matches!(self.habit, Habit::Narrow | Habit::Inside) {
+            if self.habit == Habit::Narrow && self.dice.percent(5) {
+                self.queue(at);
+            } else if matches!(self.habit, Habit::Narrow | Habit::Inside) {
                 self.glance(at);
             } else if self.dice.percent(2) {
                 self.line_by_line(at);
@@ -185,6 +187,22 @@ impl Reader {
         };
         let Some(answers) = self.clients[at].exchange(&mut self.log, &ask.commands()) else { return };
         ask.note(&mut self.log, &answers.replies, (answers.conn, answers.sent));
+    }
+
+    /// Reads of hot keys, mostly in memory, behind one that mostly is not: they must wait for it, and be judged anew then.
+    fn queue(&mut self, at: usize) {
+        let field = Arc::clone(&self.field);
+        let hot = |dice: &mut Dice| &field.slots[dice.below(HOT[0])];
+        let first = hot(&mut self.dice);
+        let mut asks = vec![Ask::One(first.current().remove(0), any_reading(first.kind, &mut self.dice))];
+        for slot in [hot(&mut self.dice), &field.slots[self.favourite], hot(&mut self.dice)] {
+            asks.push(Ask::One(slot.current().remove(0), readings(slot.kind)[0]));
+        }
+        let commands: Vec<Words> = asks.iter().flat_map(Ask::commands).collect();
+        let Some(answers) = self.clients[at].tagged(&mut self.log, &commands) else { return };
+        for (ask, reply) in asks.iter().zip(answers.replies.chunks(1)) {
+            ask.note(&mut self.log, reply, (answers.conn, answers.sent));
+        }
     }
 
     fn slot<'a>(&mut self, field: &'a Field, at: usize) -> &'a Slot {
