@@ -208,7 +208,7 @@ fn nothing_overwritten_longer_ago_than_the_bound_is_shown() {
 fn nothing_is_shown_after_it_has_expired() {
     let expires = (Effect::Value(60), Some(50 * MS));
     let tale = || Tale::new().change(0, 1, Path::Direct, 10, Fate::Done(20 * MS), expires);
-    tale().read(0, 1, A1, 74, 75).breaks("P5");
+    tale().read(0, 1, A1, 76, 77).breaks("P5");
     tale().read(0, 1, A1, 70, 90).none(0, A1, 91, 92).holds();
     tale().read(0, 1, A1, 21, 22).none(0, A1, 74, 75).read(0, 1, A1, 69, 76).breaks("P3");
 }
