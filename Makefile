@@ -4,8 +4,10 @@ SHELL := /bin/bash
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 FUZZ_SECONDS ?= 600
+TORTURE_SECONDS ?= 600
+export TORTURE_SECONDS TORTURE_SEED TORTURE_FAULTS
 
-.PHONY: help run test suite mutants fuzz check bench bench-quick deps image
+.PHONY: help run test suite torture mutants fuzz check bench bench-quick deps image
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -23,6 +25,10 @@ suite: ## Redis's own test suite, directly and through a sidecache: what differs
 	@scripts/deps.sh
 	@cargo build --release --locked --bin sidecache
 	@python3 tests/suite/run.py
+
+torture: ## every promise checked while everything goes wrong at random; ten minutes, or TORTURE_SECONDS=3600 (TORTURE_SEED=7)
+	@scripts/deps.sh
+	@cargo test --release --locked --test integration -- torture::long --ignored --nocapture
 
 mutants: ## each rule that the promises rest on is turned off, and a test must go red; some ten minutes
 	@scripts/deps.sh

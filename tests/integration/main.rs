@@ -38,4 +38,5 @@ mod secrets;
 mod seeds;
 mod sessions;
 mod suite;
+mod torture;
 mod upstream;

@@ -1,0 +1,254 @@
+//! A client that notes what happens to it: pipelines whose end is tagged, the times of sending and of each reply.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use super::history::{Event, Key, KeyId, Path, Time, Via, now};
+use super::values::{Kind, Words, short, words};
+use crate::support::resp::{decode, encode};
+use crate::support::wait::pass;
+use crate::support::{Conn, V};
+
+/// The second user and its password.
+pub const USER: [&str; 2] = ["app", "secret"];
+
+/// What a client notes, in the order of its commands.
+pub type Log = Vec<Event>;
+
+/// A key as clients use it.
+#[derive(Clone, Debug)]
+pub struct KeyRef {
+    /// Its number.
+    pub id: KeyId,
+    /// Its name.
+    pub name: String,
+}
+
+/// Where one writer writes: a key, or a pair of them; others take their place when the fate of a write is not known.
+pub struct Slot {
+    /// What the names begin with.
+    prefix: String,
+    /// The database.
+    pub db: u32,
+    /// The type.
+    pub kind: Kind,
+    /// Whether it is two keys.
+    pub pair: bool,
+    current: RwLock<Vec<KeyRef>>,
+    renewals: AtomicUsize,
+}
+
+/// What all threads of a round share.
+pub struct Field {
+    /// Of A, B and the server.
+    pub addrs: [SocketAddr; 3],
+    /// The slots of all writers.
+    pub slots: Vec<Slot>,
+    /// The keys so far.
+    pub keys: Mutex<Vec<Key>>,
+    /// The connections so far.
+    pub conns: Mutex<Vec<Via>>,
+    /// Set when the clients are to end.
+    pub ends: AtomicBool,
+    /// The bound on staleness.
+    pub max_staleness: Duration,
+}
+
+impl Field {
+    /// A version that nobody has had.
+    pub fn version() -> u64 {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        1 + LAST.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// Whether the clients are to go on.
+    pub fn goes_on(&self) -> bool {
+        !self.ends.load(Ordering::SeqCst)
+    }
+
+    /// A slot in this round.
+    pub fn slot(&self, prefix: &str, db: u32, kind: Kind, pair: bool) -> Slot {
+        let slot =
+            Slot { prefix: prefix.into(), db, kind, pair, current: RwLock::default(), renewals: AtomicUsize::new(0) };
+        slot.renew(self);
+        slot
+    }
+}
+
+impl Slot {
+    /// Its keys: one or two.
+    pub fn current(&self) -> Vec<KeyRef> {
+        self.current.read().unwrap().clone()
+    }
+
+    /// Gives up its keys, and takes others.
+    pub fn renew(&self, field: &Field) {
+        let turn = self.renewals.fetch_add(1, Ordering::SeqCst);
+        let mut keys = field.keys.lock().unwrap();
+        let first = keys.len();
+        let names: &[&str] = if self.pair { &["a", "b"] } else { &["s"] };
+        let mut current = Vec::new();
+        for (at, part) in names.iter().enumerate() {
+            let name = format!("{}:{:?}:{part}:{turn}", self.prefix, self.kind);
+            keys.push(Key { name: name.clone(), db: self.db });
+            current.push(KeyRef { id: first + at, name });
+        }
+        *self.current.write().unwrap() = current;
+    }
+}
+
+/// A client's way: to whom, in which database, as whom, in which RESP version. It connects anew when it must.
+pub struct Client {
+    via: Via,
+    resp3: bool,
+    field: Arc<Field>,
+    conn: Option<(Conn, usize)>,
+    tags: u64,
+}
+
+/// What became of a pipeline.
+pub struct Answers {
+    /// Before the first byte left.
+    pub sent: Time,
+    /// The replies and when each had come; `None` from where the connection was closed.
+    pub replies: Vec<Option<(V, Time)>>,
+    /// Their bytes.
+    pub frames: Vec<Vec<u8>>,
+    /// The connection's number.
+    pub conn: usize,
+}
+
+impl Client {
+    /// A client; it is not connected yet.
+    pub fn new(field: &Arc<Field>, via: Via, resp3: bool) -> Client {
+        Client { via, resp3, field: Arc::clone(field), conn: None, tags: 0 }
+    }
+
+    /// A plain one in database 0.
+    pub fn plain(field: &Arc<Field>, path: Path) -> Client {
+        Client::new(field, Via { path, db: 0, app: false }, false)
+    }
+
+    /// Its way.
+    pub fn via(&self) -> Via {
+        self.via
+    }
+
+    /// Leaves.
+    pub fn leave(&mut self) {
+        self.conn = None;
+    }
+
+    /// Sends all in one write, with a tag behind them that must come back behind their replies.
+    pub fn tagged(&mut self, log: &mut Log, commands: &[Words]) -> Option<Answers> {
+        self.tags += 1;
+        let tag = format!("tag-{}-{}", self.conn.as_ref().map_or(0, |(_, number)| *number), self.tags);
+        let mut all = commands.to_vec();
+        all.push(words(&format!("ECHO {tag}")));
+        let mut answers = self.exchange(log, &all)?;
+        match answers.replies.pop().flatten() {
+            Some((V::Bulk(text), _)) if text == tag.as_bytes() => {
+                log.push(Event::Ordered(u64::try_from(all.len()).unwrap()));
+            }
+            Some((V::Error(_), _)) | None => {}
+            Some((other, _)) => {
+                log.push(Event::Wrong("P1", format!("ECHO {tag} was answered {} behind {commands:?}", short(&other))));
+                self.leave();
+            }
+        }
+        Some(answers)
+    }
+
+    /// Sends all in one write; `None` if it cannot connect.
+    pub fn exchange(&mut self, log: &mut Log, commands: &[Words]) -> Option<Answers> {
+        if self.conn.is_none() {
+            let begun = now();
+            self.conn = self.connect(log);
+            if self.conn.is_none() {
+                log.push(Event::Failed { sent: begun, done: now() });
+                pass(Duration::from_millis(5));
+                return None;
+            }
+        }
+        let (conn, number) = self.conn.as_mut()?;
+        let conn_number = *number;
+        let bytes: Vec<u8> = commands.iter().flat_map(|command| encode(command)).collect();
+        let sent = now();
+        let mut open = conn.try_send_raw(&bytes);
+        let (mut replies, mut frames) = (Vec::new(), Vec::new());
+        for _ in commands {
+            let frame = if open { conn.try_read_frame() } else { Err(ErrorKind::UnexpectedEof.into()) };
+            match frame {
+                Ok(frame) => {
+                    replies.push(decode(&frame).map(|(value, _)| (value, now())));
+                    frames.push(frame);
+                }
+                Err(error) => {
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+                        let text = format!("no reply to {:?} of {commands:?} {:?}", replies.len(), self.via);
+                        log.push(Event::Wrong("P8", text));
+                    }
+                    open = false;
+                    replies.push(None);
+                }
+            }
+        }
+        if !open {
+            self.leave();
+        }
+        let failed = |reply: &Option<(V, Time)>| matches!(reply, None | Some((V::Error(_), _)));
+        if replies.iter().any(failed) {
+            log.push(Event::Failed { sent, done: now() });
+        }
+        Some(Answers { sent, replies, frames, conn: conn_number })
+    }
+
+    fn connect(&self, log: &mut Log) -> Option<(Conn, usize)> {
+        let mut conn = Conn::try_open(self.field.addrs[self.via.path as usize]).ok()?;
+        let mut commands = Vec::new();
+        if self.resp3 {
+            commands.push(words("HELLO 3"));
+        }
+        if self.via.app {
+            commands.push(words(&format!("AUTH {} {}", USER[0], USER[1])));
+        }
+        if self.via.db > 0 {
+            commands.push(words(&format!("SELECT {}", self.via.db)));
+        }
+        for command in &commands {
+            let reply = if conn.try_send_raw(&encode(command)) { conn.try_read_frame() } else { return None };
+            match reply {
+                Ok(reply) if reply.starts_with(b"+OK") || reply.starts_with(b"%") => {}
+                Ok(reply) if reply.starts_with(b"-") => return None,
+                Ok(reply) => {
+                    log.push(Event::Wrong("P1", format!("{command:?} was answered {reply:?}")));
+                    return None;
+                }
+                Err(error) => {
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+                        log.push(Event::Wrong("P8", format!("no reply to {command:?} {:?}", self.via)));
+                    }
+                    return None;
+                }
+            }
+        }
+        let mut conns = self.field.conns.lock().unwrap();
+        conns.push(self.via);
+        Some((conn, conns.len() - 1))
+    }
+
+    /// The next frame that comes by itself, and when; the connection is left if none comes in time.
+    pub fn next_frame(&mut self) -> Option<(V, Time)> {
+        let (conn, _) = self.conn.as_mut()?;
+        match conn.try_read_frame() {
+            Ok(frame) => decode(&frame).map(|(value, _)| (value, now())),
+            Err(_) => {
+                self.leave();
+                None
+            }
+        }
+    }
+}
