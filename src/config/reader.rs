@@ -5,6 +5,7 @@
 //! together (`check`).
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -38,6 +39,8 @@ pub struct Found {
 struct File<'a> {
     name: &'a str,
     text: &'a str,
+    /// Where its syntax is wrong.
+    broken: Vec<usize>,
 }
 
 /// One table of the file, or a place where one could be, and what overrules it.
@@ -55,7 +58,8 @@ pub struct Section<'r> {
 /// Reads a whole file: `read` names the keys. Syntax errors are faults like others.
 pub fn read_all(name: &str, text: &str, overrides: &[Override], read: impl FnOnce(&mut Section<'_>)) -> Found {
     let (table, errors) = DeTable::parse_recoverable(text);
-    let file = File { name, text };
+    let broken = errors.iter().map(|error| error.span().map_or(0, |span| span.start)).collect();
+    let file = File { name, text, broken };
     let mut found = Found::default();
     let mut section = Section {
         file: &file,
@@ -141,7 +145,7 @@ impl<'r> Section<'r> {
         let dotted = self.dotted(key);
         self.known.push(key);
         self.found.keys.push(without_numbers(&dotted));
-        let entry = self.entry(key);
+        let entry = self.entry(key).filter(|value| !self.file.is_broken(&value.span()));
         let in_file = entry.map(|value| (self.file.origin(value.span().start), T::from_toml(value.get_ref())));
         let outside = self.overrides.iter().filter(|setting| setting.key == dotted);
         let outside = outside.map(|setting| (setting.origin.clone(), T::from_texts(&setting.texts)));
@@ -201,6 +205,12 @@ impl<'r> Section<'r> {
 // === impl File ===
 
 impl File<'_> {
+    /// Whether the syntax is wrong within a value: what is taken for it is guesswork then. Behind a bracket that was never
+    /// closed even the password is, and would be shown as the value that is wrong.
+    fn is_broken(&self, value: &Range<usize>) -> bool {
+        self.broken.iter().any(|at| value.contains(at))
+    }
+
     /// The line of a byte.
     fn origin(&self, at: usize) -> Origin {
         let before = self.text.as_bytes().iter().take(at);

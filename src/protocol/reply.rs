@@ -374,15 +374,17 @@ fn sized(kind: u8, line: &[u8], header: usize) -> Result<Token, ReplyError> {
 /// look for both.
 fn line<'a>(kind: u8, rest: &'a [u8], searched: &mut usize) -> Result<Option<&'a [u8]>, ReplyError> {
     let text = matches!(kind, b'+' | b'-');
+    let too_long = |len: usize| !text && kind != b'(' && len > NUMBER_LINE;
     while let Some(end) = number::find(b'\r', rest, searched) {
         match rest.get(end + 1) {
+            Some(b'\n') if too_long(end) => return Err(ReplyError::InvalidLength),
             Some(b'\n') => return Ok(Some(rest.get(1..end).unwrap_or_default())),
             None => return Ok(None),
             Some(_) if text => *searched = end + 1,
             Some(_) => return Err(ReplyError::InvalidLength),
         }
     }
-    if !text && rest.len() > NUMBER_LINE && kind != b'(' {
+    if too_long(rest.len()) {
         return Err(ReplyError::InvalidLength);
     }
     Ok(None)
