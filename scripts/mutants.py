@@ -84,7 +84,7 @@ NOTICED_BY = {
     "LossBumps": ["what_was_cached_before_a_restart_of_upstream_is_not_served_after_it"],
     "ClockAfterRead": ["a_sidecar_stopped_past_the_bound_serves_nothing_old_when_it_goes_on"],
     "DedicatedDataIsHeld": ["who_hears_of_a_write_by_a_dedicated_connection_sees_it_through_any_connection"],
-    "DedicatedStatusIsHeld": ["an_inside_write_to_keys_that_no_command_names_is_seen_by_the_next_read_of_any_client"],
+    "DedicatedStatusIsHeld": ["a_script_s_status_on_a_connection_of_its_own_waits_too"],
     "MessagesAreHeld": ["who_hears_of_a_write_by_a_dedicated_connection_sees_it_through_any_connection"],
     "LaneNewsIsHeld": ["who_hears_of_a_write_by_a_lane_sees_it_through_any_other"],
     "ExecIsHeld": ["who_hears_of_a_write_by_a_lane_sees_it_through_any_other"],

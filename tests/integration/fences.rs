@@ -64,6 +64,18 @@ fn news_waits_for_the_lanes_of_other_workers() {
     assert_eq!(reader[0].line("GET k"), V::bulk("new"));
 }
 
+#[test]
+fn a_script_s_status_on_a_connection_of_its_own_waits_too() {
+    let stage = Stage::new(Kind::Redis, 1, LEASED);
+    stage.server.outside("SET k old");
+    let (mut reader, mut writer) = ([stage.sidecar.conn()], stage.sidecar.conn());
+    stage.warm(&mut reader, "GET k", &V::bulk("old"));
+    assert_eq!(writer.line("WATCH other"), V::Simple("OK".into()));
+    stage.lanes().iter().for_each(|lane| lane.delay(Dir::ToClient, Duration::from_millis(500)));
+    assert_eq!(writer.ask(&["EVAL", "return redis.call('set', 'k', 'new')", "0"]), V::Simple("OK".into()));
+    assert_eq!(reader[0].line("GET k"), V::bulk("new"));
+}
+
 /// Waits until the flag is set, within the patience of the sidecar's own commands.
 fn waits_for(flag: &AtomicBool) -> bool {
     holds_within(Duration::from_secs(60), || flag.load(Ordering::SeqCst))
