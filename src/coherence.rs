@@ -41,7 +41,7 @@ pub struct Shared {
     pub unwatched: AtomicBool,
     /// Entries filled or hits served since the background polls last looked.
     pub activity: AtomicU64,
-    /// Background polls that have ended, failed ones included.
+    /// Background polls that upstream has answered, be it that it gives no INFO.
     pub looks: watch::Sender<u64>,
     /// Rings when `activity` leaves zero: an idle process polls nothing.
     pub active: Notify,

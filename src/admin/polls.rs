@@ -46,8 +46,11 @@ pub async fn watch(target: impl Fn() -> Option<Target>, shared: Arc<Shared>, max
             quiet = if shared.activity.swap(0, Ordering::Relaxed) > 0 { 0 } else { quiet + 1 };
             if let Err(error) = poll_until_failure(target(), &shared, &mut seen, period, &mut quiet).await {
                 seen.nothing(&shared, &error);
-                // As good as it gets: a user without the right to INFO is no reason to serve no hits.
-                looked(&shared);
+                // As good as it gets: an upstream that gives us no INFO is no reason to serve no hits. Any other failure
+                // says nothing of what was while nobody looked.
+                if error.is_refusal() {
+                    looked(&shared);
+                }
                 tokio::time::sleep(period).await;
             }
         }
@@ -77,7 +80,7 @@ async fn poll_until_failure(
         let Ok(answer) = tokio::time::timeout(PERIOD_MAX * 4, ask).await else {
             return Err(super::scrape::NoInfo::NoConnection);
         };
-        let (stats, keyspace) = answer?;
+        let (stats, keyspace) = answer.map_err(super::scrape::NoInfo::of_answer)?;
         seen.apply(shared, &stats, &keyspace);
         looked(shared);
         tokio::time::sleep(period).await;
@@ -86,7 +89,7 @@ async fn poll_until_failure(
     Ok(())
 }
 
-/// A poll has ended, and what it has seen is applied.
+/// Upstream has answered a poll, and what was seen is applied.
 fn looked(shared: &Shared) {
     shared.looks.send_modify(|looks| *looks += 1);
     if *shared.looks.borrow() == 1 {

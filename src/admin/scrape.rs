@@ -76,6 +76,8 @@ pub(super) enum NoInfo {
     PasswordFile(#[from] std::io::Error),
     #[error("no connection within the limit")]
     NoConnection,
+    #[error("upstream gives no INFO: {0}")]
+    Refused(redis::RedisError),
     #[error("{0}")]
     Redis(#[from] redis::RedisError),
 }
@@ -176,9 +178,20 @@ impl Target {
 // === impl NoInfo ===
 
 impl NoInfo {
+    /// What stands behind an error in place of INFO's own reply. An upstream that denies INFO, or does not know it, will
+    /// say the same next time; one that loads its data or runs a script will not.
+    pub(super) fn of_answer(error: redis::RedisError) -> NoInfo {
+        if matches!(error.code(), Some("NOPERM" | "ERR")) { NoInfo::Refused(error) } else { NoInfo::Redis(error) }
+    }
+
+    /// Whether upstream is there and gives us no INFO, now or later.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, NoInfo::Refused(_))
+    }
+
     /// Whether upstream is there and denies it to our user.
     pub(super) fn is_denial(&self) -> bool {
-        matches!(self, NoInfo::Redis(error) if error.code() == Some("NOPERM"))
+        matches!(self, NoInfo::Redis(error) | NoInfo::Refused(error) if error.code() == Some("NOPERM"))
     }
 }
 

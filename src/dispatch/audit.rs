@@ -68,7 +68,7 @@ impl Worker {
         self.violation(entry, row);
     }
 
-    /// Waits until a background poll that began after this call has ended.
+    /// Waits until a background poll that began after this call was answered; for so long at most.
     async fn looked(&self) {
         let mut looks = self.coherence.shared.looks.subscribe();
         let before = *looks.borrow();

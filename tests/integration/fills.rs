@@ -362,6 +362,35 @@ fn a_swapdb_from_outside_is_noticed_by_the_next_background_poll() {
 }
 
 #[test]
+fn a_background_poll_that_fails_after_a_rest_is_no_look() {
+    let stage = Stage::new(Kind::Valkey, 1, "cache.max_staleness = '1s'");
+    let mut direct = stage.server.conn();
+    // Where such fields are held, and that is known, no failure drops what is cached for fear of them.
+    let epoch = || stage.sidecar.metric("sidecache_node_epoch");
+    let before = epoch();
+    direct.pipeline(&["HSET h f v", "HEXPIRE h 1000 FIELDS 1 f"]);
+    eventually("a poll has seen it", || epoch() > before);
+    direct.pipeline(&["MSET k old j old", "SELECT 1", "MSET k new j new", "SELECT 0"]);
+    let mut client = [stage.sidecar.conn()];
+    stage.warm(&mut client, "GET k", &V::bulk("old"));
+    stage.warm(&mut client, "GET j", &V::bulk("old"));
+    let logged = |text: &str| stage.sidecar.logs().iter().filter(|line| line.contains(text)).count();
+    eventually("the polls rest while nothing is read", || logged("background polls rest") > 0);
+    // Who is connected stays; the polls come in vain.
+    direct.line("CONFIG SET maxclients 1");
+    direct.line("SWAPDB 0 1");
+    eventually("polls have failed", || {
+        assert_eq!(client[0].line("GET k"), V::bulk("new"));
+        logged("background poll failed") >= 2
+    });
+    // Whatever renews the lease.
+    client[0].line("TTL other");
+    assert_eq!(client[0].line("GET j"), V::bulk("new"), "a hit though nobody knows of the SWAPDB");
+    direct.line("CONFIG SET maxclients 1000");
+    stage.warm(&mut client, "GET j", &V::bulk("new"));
+}
+
+#[test]
 fn rules_decide_by_the_key_s_pattern() {
     let stage = timeless(
         "[[cache.rules]]\npattern = 'lock:*'\nmode = 'off'\n[[cache.rules]]\npattern = 'brief:*'\n\
