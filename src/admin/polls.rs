@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bb8_redis::redis;
+use bb8_redis::redis::{self, aio::MultiplexedConnection};
 
 use super::scrape::Target;
 use crate::coherence::Shared;
@@ -71,12 +71,11 @@ async fn poll_until_failure(
     period: Duration,
     quiet: &mut u32,
 ) -> Result<(), super::scrape::NoInfo> {
-    let pool = target.ok_or(super::scrape::NoInfo::NoTarget)?.pool().await?;
-    let mut connection = pool.get().await.map_err(super::scrape::NoInfo::from)?;
+    let mut connection = target.ok_or(super::scrape::NoInfo::NoTarget)?.connect().await?;
     while *quiet < QUIET_MAX {
-        let mut both = redis::pipe();
-        both.cmd("INFO").arg("commandstats").cmd("INFO").arg("keyspace");
-        let ask = both.query_async::<(String, String)>(&mut *connection);
+        // Not as one pipeline: of its errors the codes are lost.
+        let mut second = connection.clone();
+        let ask = async { tokio::try_join!(info(&mut connection, "commandstats"), info(&mut second, "keyspace")) };
         let Ok(answer) = tokio::time::timeout(PERIOD_MAX * 4, ask).await else {
             return Err(super::scrape::NoInfo::NoConnection);
         };
@@ -87,6 +86,10 @@ async fn poll_until_failure(
         *quiet = if shared.activity.swap(0, Ordering::Relaxed) > 0 { 0 } else { *quiet + 1 };
     }
     Ok(())
+}
+
+async fn info(connection: &mut MultiplexedConnection, section: &str) -> redis::RedisResult<String> {
+    redis::cmd("INFO").arg(section).query_async(connection).await
 }
 
 /// Upstream has answered a poll, and what was seen is applied.

@@ -149,10 +149,19 @@ impl std::fmt::Debug for Scraper {
 impl Target {
     /// A pool of one connection that stays without being tended. It is opened here, since bb8 tells
     /// a connection's error only when it builds: later it would wait for the whole time-out.
-    pub(super) async fn pool(&self) -> Result<Pool, NoInfo> {
+    async fn pool(&self) -> Result<Pool, NoInfo> {
         let manager = RedisConnectionManager::new(self.connection_info()?)?;
         let builder = Pool::builder().max_size(1).min_idle(1).max_lifetime(None).idle_timeout(None);
         Ok(builder.retry_connection(false).connection_timeout(LIMIT).build(manager).await?)
+    }
+
+    /// A connection of its own, not tried before it is used: who may not even PING can still be told so by INFO itself.
+    /// How long it waits for replies is its user's affair.
+    pub(super) async fn connect(&self) -> Result<redis::aio::MultiplexedConnection, NoInfo> {
+        let client = redis::Client::open(self.connection_info()?)?;
+        let unlimited = redis::AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let connecting = client.get_multiplexed_async_connection_with_config(&unlimited);
+        Ok(timeout(LIMIT, connecting).await.map_err(|_| NoInfo::NoConnection)??)
     }
 
     fn connection_info(&self) -> Result<ConnectionInfo, NoInfo> {
@@ -178,10 +187,14 @@ impl Target {
 // === impl NoInfo ===
 
 impl NoInfo {
-    /// What stands behind an error in place of INFO's own reply. An upstream that denies INFO, or does not know it, will
-    /// say the same next time; one that loads its data or runs a script will not.
+    /// What stands behind an error in place of INFO's own reply. An upstream that denies INFO, does not know it, or wants a
+    /// password that we were not given, will say the same next time; one that loads its data or runs a script will not.
     pub(super) fn of_answer(error: redis::RedisError) -> NoInfo {
-        if matches!(error.code(), Some("NOPERM" | "ERR")) { NoInfo::Refused(error) } else { NoInfo::Redis(error) }
+        if matches!(error.code(), Some("NOPERM" | "NOAUTH" | "ERR")) {
+            NoInfo::Refused(error)
+        } else {
+            NoInfo::Redis(error)
+        }
     }
 
     /// Whether upstream is there and gives us no INFO, now or later.

@@ -110,7 +110,11 @@ fn what_was_not_sent_goes_out_on_the_next_connection_in_its_order_and_nothing_el
 
 #[test]
 fn a_read_is_sent_again_once_and_then_fails() {
-    let upstream = Scripted::start(|turn| while turn.next().is_some_and(|command| command[0] != "GET") {});
+    let upstream = Scripted::start(|turn| {
+        while turn.next().is_some_and(|command| command[0] != "GET") {
+            turn.reply("-ERR unknown command\r\n");
+        }
+    });
     let sidecar = Sidecar::start(&upstream, PATIENT);
     allow_loss(&sidecar);
     let mut conn = sidecar.conn();
