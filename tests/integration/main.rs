@@ -37,6 +37,7 @@ mod samples;
 mod secrets;
 mod seeds;
 mod sessions;
+mod soak;
 mod suite;
 mod torture;
 mod upstream;

@@ -6,16 +6,16 @@
 //! faults, not what the machine's scheduler makes of them: a violation may need several runs to come again, and so is
 //! shown with the key's last operations.
 
-mod checks;
-mod client;
-mod faults;
-mod history;
+pub mod checks;
+pub mod client;
+pub mod faults;
+pub mod history;
 mod made_up;
-mod news;
-mod readers;
-mod report;
-mod values;
-mod writers;
+pub mod news;
+pub mod readers;
+pub mod report;
+pub mod values;
+pub mod writers;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,7 +43,7 @@ const ROUND: Duration = Duration::from_secs(20);
 const WARM: Duration = Duration::from_millis(700);
 
 /// More than a clock is slewed by in a round, and less than what checks allow for.
-const STEP: Duration = Duration::from_millis(4);
+pub const STEP: Duration = Duration::from_millis(4);
 
 /// Writers of their own slots.
 const WRITERS: u64 = 3;
@@ -73,7 +73,7 @@ const EXPECTED: [&str; 5] =
     ["lane lost", "no connection to upstream", "cannot accept", "does not read its replies", "upstream denies INFO"];
 
 /// Reads answered from memory.
-const HITS: &str = "sidecache_commands_total{class=\"read\",outcome=\"hit\"}";
+pub const HITS: &str = "sidecache_commands_total{class=\"read\",outcome=\"hit\"}";
 
 /// A round's surroundings.
 struct Setting {
@@ -142,7 +142,7 @@ fn lay_out(field: &mut Field) -> Vec<Vec<usize>> {
 }
 
 /// Has the clients end when dropped, so that nobody waits for them should the round fail.
-struct Ending<'a>(&'a Field);
+pub struct Ending<'a>(pub &'a Field);
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
@@ -221,18 +221,20 @@ fn round(setting: &Setting, time: Duration, deck: &mut Deck) -> (History, Vec<Ph
 }
 
 /// Faults in random order, again and again.
-struct Deck {
+pub struct Deck {
     dice: Dice,
     all: Vec<Fault>,
     left: Vec<Fault>,
 }
 
 impl Deck {
-    fn new(seed: u64, all: &[Fault]) -> Deck {
+    /// Of these.
+    pub fn new(seed: u64, all: &[Fault]) -> Deck {
         Deck { dice: Dice::new(seed), all: all.to_vec(), left: Vec::new() }
     }
 
-    fn next(&mut self) -> Fault {
+    /// The next one.
+    pub fn next(&mut self) -> Fault {
         if self.left.is_empty() {
             self.left.clone_from(&self.all);
         }
@@ -244,7 +246,7 @@ impl Deck {
 fn torture(brand: Brand, time: Duration, seed: u64, faults: &[Fault]) {
     println!("torture of {brand:?}: {} s, seed {seed}", time.as_secs());
     let begun = Instant::now();
-    let mut report = Report::new(format!("{brand:?}"), seed);
+    let mut report = Report::new("torture", format!("{brand:?}"), seed);
     let mut deck = Deck::new(seed, faults);
     let rounds = time.as_secs().div_ceil(ROUND.as_secs()).max(2);
     let each = time / u32::try_from(rounds).unwrap();
@@ -272,7 +274,8 @@ fn torture(brand: Brand, time: Duration, seed: u64, faults: &[Fault]) {
     assert!(report.violations.is_empty(), "{} violations, seed {seed}; see {file}", report.violations.len());
 }
 
-fn number(name: &str, otherwise: u64) -> u64 {
+/// A setting of the environment.
+pub fn number(name: &str, otherwise: u64) -> u64 {
     let text = std::env::var(name).unwrap_or_default();
     if text.is_empty() { otherwise } else { text.parse().unwrap_or_else(|_| panic!("{name}={text}: no number")) }
 }

@@ -290,12 +290,15 @@ impl Sidecar {
         signal(self.pid(), Signal::TERM);
     }
 
-    /// Waits for the end of the process.
+    /// Waits for the end of the process and of its log.
     #[track_caller]
     pub fn wait_end(&mut self) -> ExitStatus {
         let child = &mut self.child;
         let status = super::wait::eventually_some("sidecache ends", || child.try_wait().unwrap());
         self.ended = Some(status);
+        for collector in self.collectors.drain(..) {
+            let _ = collector.join();
+        }
         status
     }
 
@@ -359,7 +362,7 @@ fn leave(mut conn: Conn) {
 }
 
 /// Whether a line of the log, text or JSON, is of level WARN or ERROR; a panic's first line is one too.
-fn is_complaint(line: &str) -> bool {
+pub fn is_complaint(line: &str) -> bool {
     let level = line.split_whitespace().take(3).any(|word| word == "WARN" || word == "ERROR");
     level || line.contains("\"level\":\"WARN\"") || line.contains("\"level\":\"ERROR\"") || line.contains("panicked at")
 }

@@ -123,6 +123,8 @@ pub struct Storm<'a> {
     pub log: Log,
     /// What it has done.
     pub phases: Vec<Phase>,
+    /// The longest that a fault lasts, in milliseconds, beside what a lease needs to lapse.
+    pub longest: usize,
     /// When what may remove keys began.
     removing: Time,
     /// Clients that do not read.
@@ -133,7 +135,7 @@ impl<'a> Storm<'a> {
     /// On this stage.
     pub fn new(stage: &'a Stage, field: &'a Arc<Field>, seed: u64) -> Storm<'a> {
         let (dice, log, phases, lazy) = (Dice::new(seed), Log::new(), Vec::new(), Vec::new());
-        Storm { stage, field, dice, log, phases, removing: 0, lazy }
+        Storm { stage, field, dice, log, phases, longest: 2000, removing: 0, lazy }
     }
 
     /// This fault, at times with a second one; then healing, and a calm.
@@ -153,7 +155,7 @@ impl<'a> Storm<'a> {
         faults.iter().for_each(|fault| self.begin(*fault, which));
         // Long enough for leases to lapse.
         let lapses = [Fault::SidecarStopped, Fault::DeafLanes].iter().any(|fault| faults.contains(fault));
-        let most = if lapses || self.dice.percent(40) { 2000 } else { 600 };
+        let most = if lapses || self.dice.percent(40) { self.longest } else { 600 };
         let least = if lapses { self.field.max_staleness.as_millis() } else { 0 };
         let end = now() + (Time::try_from(least).unwrap() + Time::try_from(self.dice.below(most)).unwrap()) * MS;
         while now() < end {

@@ -37,7 +37,7 @@ pub fn note(
 }
 
 /// Whether an error may be the answer to a read of the right type.
-fn is_plausible(text: &str) -> bool {
+pub fn is_plausible(text: &str) -> bool {
     ["ERR sidecache: ", "LOADING", "OOM ", "EXECABORT", "ERR max number of clients", "NOAUTH", "NOPERM"]
         .iter()
         .any(|start| text.starts_with(start))

@@ -21,6 +21,8 @@ struct Cost {
 
 /// The sum of all rounds.
 pub struct Report {
+    /// What was done to it.
+    pub what: &'static str,
     /// Which server.
     pub server: String,
     /// The seed to repeat it.
@@ -47,8 +49,9 @@ pub struct Report {
 
 impl Report {
     /// Of no rounds yet.
-    pub fn new(server: String, seed: u64) -> Report {
+    pub fn new(what: &'static str, server: String, seed: u64) -> Report {
         Report {
+            what,
             server,
             seed,
             seconds: 0,
@@ -142,8 +145,8 @@ fn times(event: &Event) -> Option<(Time, Time, bool)> {
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let Report { server, seed, seconds, rounds, operations, failed, hits, .. } = self;
-        writeln!(f, "torture of {server}: seed {seed}, {rounds} rounds, {seconds} s")?;
+        let Report { what, server, seed, seconds, rounds, operations, failed, hits, .. } = self;
+        writeln!(f, "{what} of {server}: seed {seed}, {rounds} rounds, {seconds} s")?;
         writeln!(f, "  reads and writes {operations}, of them hits {hits}; pipelines with errors or closed {failed}")?;
         for (promise, number) in &self.checked {
             writeln!(f, "  checked {promise:8} {number}")?;

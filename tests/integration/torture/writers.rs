@@ -20,7 +20,7 @@ const SWAPPED: std::ops::Range<u32> = 4..15;
 
 /// A way to have commands executed as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub enum Way {
     /// By itself, if it is one.
     Plain,
     /// MULTI … EXEC in one write.
@@ -310,7 +310,7 @@ fn script(plan: &[Words]) -> Words {
 
 /// What the reply that closes a write says of it. An error counts as "not executed" only where it says so, or where it is
 /// one of the server's that come before execution; a script may have been executed in part.
-fn fate_of(reply: &Option<(V, Time)>, way: Way) -> Fate {
+pub fn fate_of(reply: &Option<(V, Time)>, way: Way) -> Fate {
     let unharmed = |text: &str| {
         let ours = text.contains("not executed") || text.contains("not sent");
         let before = ["EXECABORT", "OOM ", "LOADING", "ERR no such key", "NOAUTH", "ERR max number of clients"];
