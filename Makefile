@@ -5,9 +5,10 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 FUZZ_SECONDS ?= 600
 TORTURE_SECONDS ?= 600
-export TORTURE_SECONDS TORTURE_SEED TORTURE_FAULTS
+SOAK_SECONDS ?= 1800
+export TORTURE_SECONDS TORTURE_SEED TORTURE_FAULTS SOAK_SECONDS SOAK_SEED
 
-.PHONY: help run test suite torture mutants fuzz check bench bench-quick deps image
+.PHONY: help run test suite torture soak mutants fuzz check bench bench-quick deps image
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -29,6 +30,10 @@ suite: ## Redis's own test suite, directly and through a sidecache: what differs
 torture: ## every promise checked while everything goes wrong at random; ten minutes, or TORTURE_SECONDS=3600 (TORTURE_SEED=7)
 	@scripts/deps.sh
 	@cargo test --release --locked --test integration -- torture::long --ignored --nocapture
+
+soak: ## what clients of real caches do, with faults, and nothing may be left of it; half an hour, or SOAK_SECONDS=7200 (SOAK_SEED=7)
+	@scripts/deps.sh
+	@cargo test --release --locked --test integration -- soak::long --ignored --nocapture
 
 mutants: ## each rule that the promises rest on is turned off, and a test must go red; some ten minutes
 	@scripts/deps.sh

@@ -113,6 +113,11 @@ fn settle(stage: &Stage, rests: bool) -> Vec<String> {
     left
 }
 
+/// What both sidecars hold now.
+fn holdings(stage: &Stage) -> [Holdings; 2] {
+    [0, 1].map(|at| Holdings::of(&stage.sidecars[at], stage.links[at].addr().port()))
+}
+
 /// Reads by both sidecars so far, and those of them that were hits.
 fn reads(stage: &Stage) -> Reads {
     let mut reads = Reads::default();
@@ -218,7 +223,7 @@ fn soak(plan: &Plan) {
     let rests = |sidecar: &Sidecar| sidecar.logs().iter().any(|line| line.contains("background polls rest"));
     eventually("the polls rest while nothing is read", || stage.sidecars.iter().all(rests));
     assert_eq!(settle(&stage, true), Vec::<String>::new(), "nobody was there yet");
-    let start = stage.sidecars.each_ref().map(Holdings::of);
+    let start = holdings(&stage);
     let mut report = Report::new(format!("{brand:?}"), seed, start);
     let mut deck = Deck::new(seed, &FAULTS);
     let cycle = plan.mixes.len();
@@ -238,12 +243,13 @@ fn soak(plan: &Plan) {
     // Where there is time, until even what is kept for the next client has been closed.
     let left = settle(&stage, plan.long);
     report.findings.extend(left.into_iter().map(|left| format!("at the end {left}")));
-    let mut end = start;
+    let (mut end, mut beyond) = (start, Vec::new());
     holds_within(GONE, || {
-        end = stage.sidecars.each_ref().map(Holdings::of);
-        end.iter().zip(start).all(|(end, start)| end.beyond(start).is_empty())
+        end = holdings(&stage);
+        beyond = end.iter().zip(start).flat_map(|(end, start)| end.beyond(start, plan.long)).collect();
+        beyond.is_empty()
     });
-    report.ends(end);
+    report.ends(end, beyond);
     for at in 0..2 {
         let samples: Vec<u64> = report.settled.iter().map(|both| both[at]).collect();
         report.grows(at, Growth::of(&samples, cycle, CACHE));

@@ -136,14 +136,12 @@ impl Report {
         }
     }
 
-    /// What both sidecars hold at the end.
-    pub fn ends(&mut self, end: [Holdings; 2]) {
+    /// What both sidecars hold at the end, and what of that is too much.
+    pub fn ends(&mut self, end: [Holdings; 2], beyond: Vec<String>) {
         self.end = end;
-        for (end, start) in end.into_iter().zip(self.start) {
-            self.findings.extend(end.beyond(start));
-        }
-        if self.mixes.values().any(|of| of.calm.hits == 0.0) {
-            self.findings.push("a mix had no hits: nothing was tried".to_string());
+        self.findings.extend(beyond);
+        if self.mixes.values().all(|of| of.all.hits == 0.0) {
+            self.findings.push("there were no hits: nothing was tried".to_string());
         }
     }
 
@@ -200,8 +198,8 @@ impl Display for Report {
             let (start, end) = (self.start[at], self.end[at]);
             writeln!(
                 f,
-                "  {sidecar}: file descriptors {} at the start, {} at the end (connections kept {}, {}); threads {}, {}",
-                start.descriptors, end.descriptors, start.kept, end.kept, start.threads, end.threads
+                "  {sidecar}: file descriptors {} at the start, {} at the end (connections to upstream {}, {}); threads {}, {}",
+                start.descriptors, end.descriptors, start.upstream, end.upstream, start.threads, end.threads
             )?;
         }
         for (kind, number) in &self.kinds {
