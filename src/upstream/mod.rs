@@ -6,6 +6,7 @@ pub mod dedicated;
 pub mod handshake;
 pub mod identity;
 pub mod lane;
+pub mod slots;
 pub mod topology;
 pub mod url;
 pub use config::{Config, PoolConfig};
