@@ -1,5 +1,6 @@
 //! The harness's own tests, against direct servers: what it measures with must be right first.
 
+mod many;
 mod sidecar;
 
 use std::time::{Duration, Instant};

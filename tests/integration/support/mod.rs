@@ -1,6 +1,7 @@
 //! The harness: real servers, a real sidecache, and the three things that stand between them in tests.
 //!
 //! - [`redis`]: redis-server and valkey-server processes on free ports
+//! - [`cluster`], [`sentinel`]: several of them, as a cluster and under Sentinels
 //! - [`sidecar`]: a sidecache process in front of one of them; fails a test that logs an unannounced warning
 //! - [`resp`]: a blocking client that shows the bytes
 //! - [`link`]: a relay that delays, holds, swallows, cuts and resets
@@ -11,6 +12,7 @@
 //! Everything that is started here is ended on drop, by its own process id.
 #![allow(dead_code, unused_imports, reason = "each chapter uses a part of it")]
 
+pub mod cluster;
 #[path = "../../../src/telemetry/test_docs.rs"]
 pub mod documents;
 pub mod link;
@@ -18,12 +20,15 @@ pub mod port;
 pub mod redis;
 pub mod resp;
 pub mod scripted;
+pub mod sentinel;
 pub mod sidecar;
 pub mod wait;
 
+pub use cluster::Cluster;
 pub use link::{Dir, Link};
 pub use redis::{Kind, Server};
 pub use resp::{Conn, V};
 pub use scripted::Scripted;
+pub use sentinel::Sentinels;
 pub use sidecar::Sidecar;
 pub use wait::eventually;

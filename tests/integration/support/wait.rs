@@ -5,10 +5,20 @@ use std::time::{Duration, Instant};
 /// How long a condition may take; far beyond what any of them needs, since the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The same for what hangs on the servers' own time-outs: after a standstill of the machine a Sentinel trusts no clock for
+/// half a minute.
+pub const LONG_PATIENCE: Duration = Duration::from_secs(75);
+
 /// Waits until `condition` holds; fails the test, naming `what`, if it does not within [`PATIENCE`].
 #[track_caller]
 pub fn eventually(what: &str, condition: impl FnMut() -> bool) {
     assert!(holds_within(PATIENCE, condition), "not within {PATIENCE:?}: {what}");
+}
+
+/// As `eventually`, with [`LONG_PATIENCE`].
+#[track_caller]
+pub fn in_the_end(what: &str, condition: impl FnMut() -> bool) {
+    assert!(holds_within(LONG_PATIENCE, condition), "not within {LONG_PATIENCE:?}: {what}");
 }
 
 /// Waits until `attempt` gives something, and gives that.
