@@ -27,7 +27,8 @@ use crate::dispatch::{ClientLimits, Worker};
 use crate::net::{Address, Listener};
 use crate::telemetry::Registry;
 use crate::upstream::identity::Credentials;
-use crate::upstream::url::{UpstreamUrl, UrlError};
+use crate::upstream::topology::Topology;
+use crate::upstream::url::{Place, UpstreamUrl, UrlError};
 
 /// Between two publications of what is cheaper to look up than to count.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
@@ -157,6 +158,11 @@ impl Proxy {
 
 fn settings(config: &Config) -> Result<Settings, StartError> {
     let url = UpstreamUrl::parse(&config.upstream.url)?;
+    let topology = match url.place {
+        Place::Standalone(address) => Topology::Standalone { address },
+        Place::Sentinel { .. } => return Err(UrlError::Unsupported("redis-sentinel").into()),
+        Place::Cluster { .. } => return Err(UrlError::Unsupported("redis-cluster").into()),
+    };
     Ok(Settings {
         client: ClientLimits {
             output_pause_bytes: config.client.output_pause_bytes,
@@ -170,7 +176,7 @@ fn settings(config: &Config) -> Result<Settings, StartError> {
         upstream: config.upstream.clone(),
         db: url.db,
         held_max_bytes: config.upstream.held_max_bytes,
-        topology: url.topology,
+        topology,
     })
 }
 

@@ -5,11 +5,12 @@
 use std::path::PathBuf;
 
 use super::identity::Identity;
-use super::topology::Topology;
 use crate::net::Address;
 
 /// Redis's port.
 const DEFAULT_PORT: u16 = 6379;
+/// Sentinel's port.
+const DEFAULT_SENTINEL_PORT: u16 = 26379;
 /// Most databases a server can have (Redis: an int); larger numbers are typing errors.
 const MAX_DB: u32 = i32::MAX as u32;
 
@@ -17,18 +18,39 @@ const MAX_DB: u32 = i32::MAX as u32;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamUrl {
     /// Where.
-    pub topology: Topology,
+    pub place: Place,
     /// As whom; anonymous if it does not say.
     pub identity: Identity,
     /// The database that clients begin in.
     pub db: u32,
 }
 
+/// What kind of upstream it is, and where one begins to look for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// One server.
+    Standalone(Address),
+    /// The master of a service, whoever that is at present.
+    Sentinel {
+        /// The Sentinels to ask; one at least.
+        sentinels: Vec<Address>,
+        /// The name under which they know the master.
+        service: String,
+    },
+    /// A cluster.
+    Cluster {
+        /// Nodes that are asked for all others; one at least.
+        seeds: Vec<Address>,
+    },
+}
+
 /// What is wrong with a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
     /// No `://`.
-    #[error("the upstream URL has no scheme: redis://host:port or unix:///path is expected")]
+    #[error(
+        "the upstream URL has no scheme: redis://host:port, unix:///path, redis-sentinel://host:port/service or redis-cluster://host:port is expected"
+    )]
     NoScheme,
     /// `rediss://`.
     #[error("TLS to upstream is not supported (rediss://): put a TLS tunnel beside it, or use redis://")]
@@ -37,7 +59,9 @@ pub enum UrlError {
     #[error("{0}:// is not supported by this version")]
     Unsupported(&'static str),
     /// Any other scheme.
-    #[error("the upstream URL's scheme is unknown: redis:// or unix:// is expected")]
+    #[error(
+        "the upstream URL's scheme is unknown: redis://, unix://, redis-sentinel:// or redis-cluster:// is expected"
+    )]
     UnknownScheme,
     /// No host, or an IPv6 address without brackets.
     #[error(
@@ -50,8 +74,14 @@ pub enum UrlError {
     /// A database that is no number.
     #[error("the upstream URL's database is not a number (`/` in a password must be written %2F)")]
     Db,
+    /// `redis-sentinel://` without a service.
+    #[error("the upstream URL names no service: redis-sentinel://host:port/service is expected")]
+    Service,
+    /// A database other than 0 behind `redis-cluster://`.
+    #[error("the upstream URL names a database, but a cluster has only database 0")]
+    ClusterDb,
     /// A `%` that is not followed by two hex digits, or bytes that are not UTF-8.
-    #[error("the upstream URL's user or password is not valid percent-encoding of UTF-8")]
+    #[error("the upstream URL's user, password or service is not valid percent-encoding of UTF-8")]
     Encoding,
     /// A `unix://` URL whose path is not absolute.
     #[error("the upstream URL's path must be absolute: unix:///path")]
@@ -64,7 +94,9 @@ pub enum UrlError {
 // === impl UpstreamUrl ===
 
 impl UpstreamUrl {
-    /// Reads `redis://[user[:password]@]host[:port][/db]` or `unix://[user[:password]@]/path[?db=n]`.
+    /// Reads `redis://[user[:password]@]host[:port][/db]`, `unix://[user[:password]@]/path[?db=n]`,
+    /// `redis-sentinel://[user[:password]@]host[:port][,host[:port]…]/service[/db]` (user and password are the servers',
+    /// not the Sentinels') or `redis-cluster://[user[:password]@]host[:port][,host[:port]…][/0]`.
     ///
     /// # Errors
     /// [`UrlError`], which shows nothing of the URL.
@@ -74,8 +106,8 @@ impl UpstreamUrl {
             "redis" => parse_tcp(rest),
             "unix" => parse_unix(rest),
             "rediss" => Err(UrlError::Tls),
-            "redis-sentinel" => Err(UrlError::Unsupported("redis-sentinel")),
-            "redis-cluster" => Err(UrlError::Unsupported("redis-cluster")),
+            "redis-sentinel" => parse_sentinel(rest),
+            "redis-cluster" => parse_cluster(rest),
             _ => Err(UrlError::UnknownScheme),
         }
     }
@@ -90,15 +122,45 @@ impl std::str::FromStr for UpstreamUrl {
 }
 
 fn parse_tcp(rest: &str) -> Result<UpstreamUrl, UrlError> {
+    let (authority, path) = split_path(rest)?;
+    let (identity, place) = parse_identity(authority)?;
+    let place = Place::Standalone(parse_address(place, DEFAULT_PORT)?);
+    let db = if path.is_empty() { 0 } else { parse_db(path)? };
+    Ok(UpstreamUrl { place, identity, db })
+}
+
+fn parse_sentinel(rest: &str) -> Result<UpstreamUrl, UrlError> {
+    let (authority, path) = split_path(rest)?;
+    let (identity, places) = parse_identity(authority)?;
+    let sentinels = parse_addresses(places, DEFAULT_SENTINEL_PORT)?;
+    let (service, db) = path.split_once('/').unwrap_or((path, ""));
+    if service.is_empty() {
+        return Err(UrlError::Service);
+    }
+    // The rest of a password with a slash in it would be taken for the service, and services are logged.
+    if service.contains('@') {
+        return Err(UrlError::Host);
+    }
+    let db = if db.is_empty() { 0 } else { parse_db(db)? };
+    Ok(UpstreamUrl { place: Place::Sentinel { sentinels, service: decode(service)? }, identity, db })
+}
+
+fn parse_cluster(rest: &str) -> Result<UpstreamUrl, UrlError> {
+    let (authority, path) = split_path(rest)?;
+    let (identity, places) = parse_identity(authority)?;
+    let seeds = parse_addresses(places, DEFAULT_PORT)?;
+    match path {
+        "" | "0" => Ok(UpstreamUrl { place: Place::Cluster { seeds }, identity, db: 0 }),
+        path => Err(parse_db(path).map_or_else(|error| error, |_| UrlError::ClusterDb)),
+    }
+}
+
+/// What stands before the first slash and what behind it.
+fn split_path(rest: &str) -> Result<(&str, &str), UrlError> {
     if rest.contains(['?', '#']) {
         return Err(UrlError::Parameter);
     }
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let (identity, place) = parse_identity(authority)?;
-    let (host, port) = parse_place(place)?;
-    let db = if path.is_empty() { 0 } else { parse_db(path)? };
-    let address = Address::Tcp { host: host.to_owned(), port };
-    Ok(UpstreamUrl { topology: Topology::Standalone { address }, identity, db })
+    Ok(rest.split_once('/').unwrap_or((rest, "")))
 }
 
 fn parse_unix(rest: &str) -> Result<UpstreamUrl, UrlError> {
@@ -112,8 +174,8 @@ fn parse_unix(rest: &str) -> Result<UpstreamUrl, UrlError> {
         None => 0,
         Some(query) => parse_db(query.strip_prefix("db=").ok_or(UrlError::Parameter)?)?,
     };
-    let address = Address::Unix(PathBuf::from(decode(path)?));
-    Ok(UpstreamUrl { topology: Topology::Standalone { address }, identity, db })
+    let place = Place::Standalone(Address::Unix(PathBuf::from(decode(path)?)));
+    Ok(UpstreamUrl { place, identity, db })
 }
 
 /// Takes `user[:password]@` off the front. The last `@` ends it, so that one inside a password does no harm.
@@ -125,7 +187,11 @@ fn parse_identity(authority: &str) -> Result<(Identity, &str), UrlError> {
     Ok((Identity::new(decode(user)?, decode(password)?), place))
 }
 
-fn parse_place(place: &str) -> Result<(&str, u16), UrlError> {
+fn parse_addresses(places: &str, default_port: u16) -> Result<Vec<Address>, UrlError> {
+    places.split(',').map(|place| parse_address(place, default_port)).collect()
+}
+
+fn parse_address(place: &str, default_port: u16) -> Result<Address, UrlError> {
     let (host, port) = match place.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest.split_once(']').ok_or(UrlError::Host)?;
@@ -135,14 +201,15 @@ fn parse_place(place: &str) -> Result<(&str, u16), UrlError> {
         }
         None => place.split_once(':').map_or((place, None), |(host, port)| (host, Some(port))),
     };
-    if host.is_empty() || port.is_some_and(|port| port.contains(':')) {
+    // A comma where one address stands is a list, which another scheme has.
+    if host.is_empty() || host.contains(',') || port.is_some_and(|port| port.contains(':')) {
         return Err(UrlError::Host);
     }
     let port = match port {
-        None => DEFAULT_PORT,
+        None => default_port,
         Some(port) => number(port).and_then(|n| u16::try_from(n).ok()).filter(|&n| n != 0).ok_or(UrlError::Port)?,
     };
-    Ok((host, port))
+    Ok(Address::Tcp { host: host.to_owned(), port })
 }
 
 fn parse_db(text: &str) -> Result<u32, UrlError> {
@@ -177,12 +244,25 @@ fn hex(digit: u8) -> Option<u8> {
 mod tests {
     use super::*;
 
-    fn tcp(host: &str, port: u16) -> Topology {
-        Topology::Standalone { address: Address::Tcp { host: host.into(), port } }
+    fn at(host: &str, port: u16) -> Address {
+        Address::Tcp { host: host.into(), port }
     }
 
-    fn unix(path: &str) -> Topology {
-        Topology::Standalone { address: Address::Unix(path.into()) }
+    fn tcp(host: &str, port: u16) -> Place {
+        Place::Standalone(at(host, port))
+    }
+
+    fn unix(path: &str) -> Place {
+        Place::Standalone(Address::Unix(path.into()))
+    }
+
+    fn sentinel(sentinels: &[(&str, u16)], service: &str) -> Place {
+        let sentinels = sentinels.iter().map(|&(host, port)| at(host, port)).collect();
+        Place::Sentinel { sentinels, service: service.into() }
+    }
+
+    fn cluster(seeds: &[(&str, u16)]) -> Place {
+        Place::Cluster { seeds: seeds.iter().map(|&(host, port)| at(host, port)).collect() }
     }
 
     #[test]
@@ -200,9 +280,17 @@ mod tests {
             ("unix:///run/r.sock", unix("/run/r.sock"), "", "", 0),
             ("unix:///run/r.sock?db=3", unix("/run/r.sock"), "", "", 3),
             ("unix://a:b@/run/r%20s.sock", unix("/run/r s.sock"), "a", "b", 0),
+            ("redis-sentinel://s/m", sentinel(&[("s", 26379)], "m"), "", "", 0),
+            ("redis-sentinel://s/m/", sentinel(&[("s", 26379)], "m"), "", "", 0),
+            ("redis-sentinel://a:b@s1,s2:1/m/2", sentinel(&[("s1", 26379), ("s2", 1)], "m"), "a", "b", 2),
+            ("redis-sentinel://:p@[::1],[::2]:7/my%20m", sentinel(&[("::1", 26379), ("::2", 7)], "my m"), "", "p", 0),
+            ("redis-cluster://h", cluster(&[("h", 6379)]), "", "", 0),
+            ("redis-cluster://h/", cluster(&[("h", 6379)]), "", "", 0),
+            ("redis-cluster://a:7000,b,[::1]:7002/0", cluster(&[("a", 7000), ("b", 6379), ("::1", 7002)]), "", "", 0),
+            ("redis-cluster://u:p,@q@a,b", cluster(&[("a", 6379), ("b", 6379)]), "u", "p,@q", 0),
         ];
-        for (text, topology, user, password, db) in cases {
-            let expected = UpstreamUrl { topology, identity: Identity::new(user, password), db };
+        for (text, place, user, password, db) in cases {
+            let expected = UpstreamUrl { place, identity: Identity::new(user, password), db };
             assert_eq!(UpstreamUrl::parse(text), Ok(expected), "{text}");
         }
     }
@@ -213,8 +301,6 @@ mod tests {
             ("localhost:6379", UrlError::NoScheme),
             ("", UrlError::NoScheme),
             ("rediss://h", UrlError::Tls),
-            ("redis-sentinel://h/m", UrlError::Unsupported("redis-sentinel")),
-            ("redis-cluster://h", UrlError::Unsupported("redis-cluster")),
             ("http://h", UrlError::UnknownScheme),
             ("redis://", UrlError::Host),
             ("redis://:6379", UrlError::Host),
@@ -231,6 +317,26 @@ mod tests {
             ("redis://h/1/2", UrlError::Db),
             ("redis://h/99999999999", UrlError::Db),
             ("redis://h?db=1", UrlError::Parameter),
+            ("redis://a,b", UrlError::Host),
+            ("redis://a:1,b:2", UrlError::Host),
+            ("redis-sentinel://", UrlError::Host),
+            ("redis-sentinel:///m", UrlError::Host),
+            ("redis-sentinel://a,/m", UrlError::Host),
+            ("redis-sentinel://a:x/m", UrlError::Port),
+            ("redis-sentinel://a", UrlError::Service),
+            ("redis-sentinel://a/", UrlError::Service),
+            ("redis-sentinel://a//1", UrlError::Service),
+            ("redis-sentinel://app:12/s3cret@a/m", UrlError::Host),
+            ("redis-sentinel://a/m/x", UrlError::Db),
+            ("redis-sentinel://a/m/1/2", UrlError::Db),
+            ("redis-sentinel://a/%ff", UrlError::Encoding),
+            ("redis-sentinel://a/m?password=s3cret", UrlError::Parameter),
+            ("redis-cluster://", UrlError::Host),
+            ("redis-cluster://a,,b", UrlError::Host),
+            ("redis-cluster://::1", UrlError::Host),
+            ("redis-cluster://a:0", UrlError::Port),
+            ("redis-cluster://a/1", UrlError::ClusterDb),
+            ("redis-cluster://a/m", UrlError::Db),
             ("redis://a:%zz@h", UrlError::Encoding),
             ("redis://a:%f@h", UrlError::Encoding),
             ("redis://a:%ff@h", UrlError::Encoding),
@@ -247,7 +353,17 @@ mod tests {
 
     #[test]
     fn no_error_and_no_debug_shows_the_password() {
-        for text in ["redis://app:s3c/ret@h:1", "s3cret", "x://s3cret@h", "redis://a:s3c%ret@h", "redis://a:b:s3cret"] {
+        for text in [
+            "redis://app:s3c/ret@h:1",
+            "redis-cluster://app:s3c/ret@h:1",
+            "redis-sentinel://app:s3c?ret@h:1/m",
+            "redis-sentinel://app:s3c/ret@h:1/m",
+            "redis-cluster://h,s3cret:x@",
+            "s3cret",
+            "x://s3cret@h",
+            "redis://a:s3c%ret@h",
+            "redis://a:b:s3cret",
+        ] {
             let error = UpstreamUrl::parse(text).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("s3c"), "{text}");
         }
