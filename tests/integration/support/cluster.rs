@@ -3,19 +3,25 @@
 //! Nodes are named by their place in the order in which they were started: first the masters, then their replicas.
 //! Whoever is asked for the state of things is a node that runs: not killed, not stopped.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::port::Port;
 use super::redis::{Kind, Server, process_state};
-use super::resp::{Conn, V};
-use super::wait::{PATIENCE, eventually, holds_within, in_the_end};
+use super::resp::V;
+use super::wait::{PATIENCE, eventually_some, holds_within, in_the_end};
 
 /// How many slots a cluster has.
 pub const SLOTS: u16 = 16384;
-/// While the cluster is built: so short that a node soon takes writes, see [`Cluster::set_node_timeout`].
+/// While the cluster is built and nothing may fail over: so short that a node soon takes writes.
 const NODE_TIMEOUT_AT_START: &str = "1000";
-/// After that: a killed master is replaced within some three seconds.
-const NODE_TIMEOUT: u32 = 2000;
+/// After that: longer than any machine stands still, so that nothing fails over by itself.
+const NODE_TIMEOUT: u32 = 20_000;
+/// Where a killed master is to be replaced within some three seconds; see [`Cluster::set_node_timeout`].
+pub const SHORT_NODE_TIMEOUT: u32 = 2000;
+
+/// The argument after which replicas take over on request only.
+const NO_FAILOVER: &str = "--cluster-replica-no-failover";
 
 /// A running cluster.
 pub struct Cluster {
@@ -24,6 +30,8 @@ pub struct Cluster {
     /// Arguments of every node.
     args: Vec<String>,
     nodes: Vec<Node>,
+    /// In milliseconds.
+    node_timeout: Cell<u32>,
 }
 
 struct Node {
@@ -66,7 +74,7 @@ impl Cluster {
     pub fn with(kind: Kind, masters: usize, replicas_each: usize, args: &[&str]) -> Cluster {
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
         let nodes = (0..masters * (1 + replicas_each)).map(|_| Node::start(kind, &args)).collect();
-        let cluster = Cluster { kind, args, nodes };
+        let cluster = Cluster { kind, args, nodes, node_timeout: Cell::new(NODE_TIMEOUT) };
         for at in 0..cluster.nodes.len() {
             cluster.call(at, &format!("CLUSTER SET-CONFIG-EPOCH {}", at + 1));
         }
@@ -79,7 +87,6 @@ impl Cluster {
             cluster.replicate(at, (at - masters) % masters);
         }
         cluster.settle();
-        cluster.set_node_timeout(NODE_TIMEOUT);
         cluster
     }
 
@@ -88,7 +95,7 @@ impl Cluster {
         self.nodes.len()
     }
 
-    /// A node's process: to be killed, stopped, started anew (empty; it remembers the cluster).
+    /// A node's process: to be killed, stopped, started anew (empty; it remembers the cluster; [`Cluster::settle`] then).
     pub fn node(&self, at: usize) -> &Server {
         &self.nodes[at].server
     }
@@ -117,7 +124,7 @@ impl Cluster {
     /// The slot of a key, as a node computes it.
     #[track_caller]
     pub fn slot(&self, key: &str) -> u16 {
-        let slot = self.any().ask(&["CLUSTER", "KEYSLOT", key]).int();
+        let slot = self.node(self.one()).conn().ask(&["CLUSTER", "KEYSLOT", key]).int();
         u16::try_from(slot).unwrap()
     }
 
@@ -136,7 +143,7 @@ impl Cluster {
     /// The owner of a slot, as the first node that runs sees it.
     #[track_caller]
     pub fn owner(&self, slot: u16) -> usize {
-        let asked = self.running()[0];
+        let asked = self.one();
         self.owner_seen_by(asked, slot).unwrap_or_else(|| panic!("node {asked} knows no owner of slot {slot}"))
     }
 
@@ -161,9 +168,16 @@ impl Cluster {
         self.running().into_iter().filter(follows).collect()
     }
 
-    /// Waits until all running nodes agree who owns what, say that all is well, and no replica of them lags.
+    /// Waits until all running nodes agree who owns what, say that all is well, and no replica of them lags. To be called
+    /// when a node is back, too: it is then told what was changed meanwhile.
     #[track_caller]
     pub fn settle(&self) {
+        self.await_agreement();
+        self.configure();
+    }
+
+    #[track_caller]
+    fn await_agreement(&self) {
         in_the_end("the cluster is settled", || {
             let running = self.running();
             let views: Vec<_> = running.iter().map(|&at| self.view(at)).collect();
@@ -173,12 +187,23 @@ impl Cluster {
         });
     }
 
-    /// After how many milliseconds of silence a node counts as failed. While the machine stands still all are silent: what
-    /// must not fail over has a long one, or `--cluster-replica-no-failover yes`.
+    /// After how many milliseconds of silence a node counts as failed; at first longer than any machine stands still. While the
+    /// machine stands still all are silent: what must not be replaced then has a long one.
     #[track_caller]
     pub fn set_node_timeout(&self, milliseconds: u32) {
+        self.node_timeout.set(milliseconds);
+        self.configure();
+    }
+
+    /// Tells the running nodes what is in force once the cluster is built.
+    #[track_caller]
+    fn configure(&self) {
+        let fails_over = !self.args.iter().any(|arg| arg == NO_FAILOVER);
         for at in self.running() {
-            self.call(at, &format!("CONFIG SET cluster-node-timeout {milliseconds}"));
+            self.call(at, &format!("CONFIG SET cluster-node-timeout {}", self.node_timeout.get()));
+            if fails_over {
+                self.call(at, "CONFIG SET cluster-replica-no-failover no");
+            }
         }
     }
 
@@ -236,7 +261,7 @@ impl Cluster {
         let mut new = None;
         in_the_end("the slot has a new owner", || {
             let running = self.running();
-            new = self.owner_seen_by(running[0], slot).filter(|new| *new != old && running.contains(new));
+            new = self.owner_seen_by(self.one(), slot).filter(|new| *new != old && running.contains(new));
             new.is_some() && running.iter().all(|&at| self.owner_seen_by(at, slot) == new)
         });
         self.settle();
@@ -302,8 +327,10 @@ impl Cluster {
         assert_eq!(reply, V::Simple("OK".into()), "node {at}: {line}");
     }
 
-    fn any(&self) -> Conn {
-        self.node(self.running()[0]).conn()
+    /// The first node that runs. (None does for a moment, if the whole test was stopped and goes on.)
+    #[track_caller]
+    fn one(&self) -> usize {
+        eventually_some("a node runs", || self.running().first().copied())
     }
 
     /// A field of CLUSTER INFO.
@@ -355,6 +382,7 @@ impl Node {
             ["--cluster-enabled", "yes"],
             ["--cluster-port", &number],
             ["--cluster-node-timeout", NODE_TIMEOUT_AT_START],
+            [NO_FAILOVER, "yes"],
             // A replica that was cut off, or stood still with the machine, may stand for election all the same.
             ["--cluster-replica-validity-factor", "0"],
             // Replicas stay with their masters.

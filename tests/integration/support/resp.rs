@@ -385,6 +385,8 @@ impl Conn {
     fn fill(&mut self) -> std::io::Result<bool> {
         let mut chunk = [0; 64 * 1024];
         match self.stream.read(&mut chunk) {
+            // A test that stood still and goes on.
+            Err(e) if e.kind() == ErrorKind::Interrupted => self.fill(),
             Ok(0) => Ok(false),
             Ok(length) => {
                 self.buffer.extend_from_slice(&chunk[..length]);
