@@ -5,14 +5,18 @@
 //! answer or build commands themselves. Not here: the ways (`dispatch`), the network.
 //!
 //! `table` holds the rows, `row` their questions, `keys` the places of keys, `flags` the servers' words,
-//! `index` the look-up, `policy` refusals, `learned` what upstream says of names that the table lacks.
+//! `index` the look-up, `policy` refusals, `learned` what upstream says of names that the table lacks; `spread` which
+//! nodes of a cluster a command goes to, `join` what makes one reply of theirs, `cursor` SCAN over all of them.
 
+pub mod cursor;
 pub mod flags;
 pub mod index;
+pub mod join;
 pub mod keys;
 pub mod learned;
 pub mod policy;
 pub mod row;
+pub mod spread;
 pub mod table;
 
 pub use index::look_up;
@@ -20,6 +24,7 @@ pub use keys::Keys;
 pub use learned::Learned;
 pub use policy::Policy;
 pub use row::Row;
+pub use spread::{Join, Split, Spread};
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 
 use crate::command::flags::{Flags, READONLY, WRITE};
 use crate::command::keys::{Keys, is, waits};
+use crate::command::spread::Spread;
 use crate::protocol::Args;
 use crate::protocol::downgrade::Shape;
 use crate::telemetry::labels::Class;
@@ -42,6 +43,8 @@ pub struct Row {
     traits: u8,
     /// Where the `|` stands in `name`; zero: no subcommand.
     split: u8,
+    /// Which nodes of a cluster it goes to.
+    spread: Spread,
     /// Which servers have it.
     pub only: Only,
 }
@@ -85,6 +88,7 @@ pub const fn row(name: &'static str, arity: i16, flags: u32, keys: Keys, base: C
         shape_from: 0,
         traits: 0,
         split: split(name),
+        spread: Spread::One,
         only: Only::Both,
     }
 }
@@ -131,6 +135,12 @@ impl Row {
     pub const fn shape_from(mut self, argc: u8, shape: Shape) -> Row {
         self.shape = shape;
         self.shape_from = argc;
+        self
+    }
+
+    /// Which nodes of a cluster it goes to.
+    pub const fn spreads(mut self, spread: Spread) -> Row {
+        self.spread = spread;
         self
     }
 
@@ -227,6 +237,11 @@ impl Row {
     /// Whether it is answered here in front of a cluster, though forwarded otherwise.
     pub fn is_of_the_cluster(&self) -> bool {
         self.traits & OF_THE_CLUSTER != 0
+    }
+
+    /// Which nodes of a cluster it goes to.
+    pub fn spread(&self) -> Spread {
+        self.spread
     }
 
     /// Whether it has subcommands: the row then stands for the bare name and for subcommands that the table lacks.

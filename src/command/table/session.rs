@@ -7,6 +7,8 @@ use crate::command::flags::{
 };
 use crate::command::keys::{ALL, Keys, NONE};
 use crate::command::row::{Only, Row, row};
+use crate::command::spread::Join::{Agree, Sum, SumPairs, Union};
+use crate::command::spread::Spread::All;
 use crate::protocol::downgrade::Shape::NullArray;
 use crate::telemetry::labels::Class::{Control, Dedicated, Local, Plain, Subscribe, Transaction, Unknown};
 
@@ -27,14 +29,14 @@ pub static ROWS: &[Row] = &[
     row("client|list", -2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
     row("client|no-evict", 3, ADMIN | NOSCRIPT | LOADING | STALE | ALLOW_BUSY, NONE, Local),
     row("client|no-touch", 3, NOSCRIPT | LOADING | STALE | ALLOW_BUSY, NONE, Local).only(Only::Valkey),
-    row("client|pause", -3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Control),
+    row("client|pause", -3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Control).spreads(All(Agree)),
     row("client|reply", 3, NOSCRIPT | LOADING | STALE | NO_MULTI | ALLOW_BUSY, NONE, Local),
     row("client|setinfo", 4, NOSCRIPT | LOADING | STALE | ALLOW_BUSY, NONE, Local).only(Only::Valkey),
     row("client|setname", 3, NOSCRIPT | LOADING | STALE | ALLOW_BUSY, NONE, Local),
     row("client|tracking", -3, NOSCRIPT | LOADING | STALE, NONE, Dedicated),
     row("client|trackinginfo", 2, NOSCRIPT | LOADING | STALE, NONE, Dedicated),
     row("client|unblock", -3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Control),
-    row("client|unpause", 2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Control),
+    row("client|unpause", 2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Control).spreads(All(Agree)),
     row("discard", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Transaction),
     row("echo", 2, LOADING | STALE | FAST, NONE, Local),
     row("exec", 1, NOSCRIPT | LOADING | STALE | SKIP_SLOWLOG, NONE, Transaction).shape(NullArray),
@@ -44,12 +46,12 @@ pub static ROWS: &[Row] = &[
     row("psubscribe", -2, PUBSUB | NOSCRIPT | LOADING | STALE, NONE, Subscribe),
     row("publish", 3, PUBSUB | LOADING | STALE | FAST, NONE, Plain),
     row("pubsub", -2, 0, NONE, Unknown).container(),
-    row("pubsub|channels", -2, PUBSUB | LOADING | STALE, NONE, Plain),
+    row("pubsub|channels", -2, PUBSUB | LOADING | STALE, NONE, Plain).spreads(All(Union)),
     row("pubsub|help", 2, LOADING | STALE, NONE, Plain),
-    row("pubsub|numpat", 2, PUBSUB | LOADING | STALE, NONE, Plain),
-    row("pubsub|numsub", -2, PUBSUB | LOADING | STALE, NONE, Plain),
-    row("pubsub|shardchannels", -2, PUBSUB | LOADING | STALE, NONE, Plain),
-    row("pubsub|shardnumsub", -2, PUBSUB | LOADING | STALE, NONE, Plain),
+    row("pubsub|numpat", 2, PUBSUB | LOADING | STALE, NONE, Plain).spreads(All(Sum)),
+    row("pubsub|numsub", -2, PUBSUB | LOADING | STALE, NONE, Plain).spreads(All(SumPairs)),
+    row("pubsub|shardchannels", -2, PUBSUB | LOADING | STALE, NONE, Plain).spreads(All(Union)),
+    row("pubsub|shardnumsub", -2, PUBSUB | LOADING | STALE, NONE, Plain).spreads(All(SumPairs)),
     row("punsubscribe", -1, PUBSUB | NOSCRIPT | LOADING | STALE, NONE, Subscribe),
     row("quit", -1, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, NONE, Local),
     row("reset", 1, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, NONE, Local),

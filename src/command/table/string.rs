@@ -6,6 +6,9 @@
 use crate::command::flags::{ADMIN, DENYOOM, FAST, MOVABLEKEYS, READONLY, WRITE};
 use crate::command::keys::{ALL, NONE, ONE, SECOND, TWO, counted, range};
 use crate::command::row::{Depends, Only, Row, row};
+use crate::command::spread::Join::Agree;
+use crate::command::spread::Split::{Elements, Joined};
+use crate::command::spread::Spread::Split;
 use crate::telemetry::labels::Class::{Mget, Plain, Read, Write};
 
 /// The rows, by name.
@@ -30,8 +33,8 @@ pub static ROWS: &[Row] = &[
     row("incrby", 3, WRITE | DENYOOM | FAST, ONE, Write),
     row("incrbyfloat", 3, WRITE | DENYOOM | FAST, ONE, Write),
     row("lcs", -3, READONLY, TWO, Plain),
-    row("mget", -2, READONLY | FAST, ALL, Mget),
-    row("mset", -3, WRITE | DENYOOM, range(1, -1, 2), Write),
+    row("mget", -2, READONLY | FAST, ALL, Mget).spreads(Split(Elements)),
+    row("mset", -3, WRITE | DENYOOM, range(1, -1, 2), Write).spreads(Split(Joined(Agree))),
     row("msetex", -4, WRITE | DENYOOM | MOVABLEKEYS, counted(0, 1, 2), Write).only(Only::Valkey),
     row("msetnx", -3, WRITE | DENYOOM, range(1, -1, 2), Write),
     row("pfadd", -2, WRITE | DENYOOM | FAST, ONE, Write),
