@@ -28,7 +28,7 @@ const ORDER: [&[&str]; 12] = [
 const SAME_LINE: [(&str, &str); 1] = [("protocol", "limits")];
 
 /// No tokio, no clock: `now` is an argument.
-const PURE: [&str; 8] = [
+const PURE: [&str; 9] = [
     "protocol/",
     "command/",
     "cache/generation",
@@ -37,6 +37,7 @@ const PURE: [&str; 8] = [
     "upstream/backoff",
     "upstream/slots",
     "upstream/url",
+    "client/one_node",
 ];
 
 /// Names that say nothing about what is in the file.

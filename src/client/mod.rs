@@ -1,6 +1,6 @@
 //! The application's side: `listener` accepts, `connection` serves one client, `dedicated` (with `checkout`, `effects`,
-//! `expect`, `patience` and `delivery`) when it needs a connection of its own; `local`, `list` and `ids` answer what is
-//! answered here, `registry` knows all clients.
+//! `expect`, `patience` and `delivery`) when it needs a connection of its own; `local`, `list`, `ids` and `one_node`
+//! answer what is answered here, `registry` knows all clients.
 
 mod checkout;
 pub mod config;
@@ -13,6 +13,7 @@ pub mod ids;
 pub mod list;
 pub mod listener;
 pub mod local;
+pub mod one_node;
 pub mod patience;
 pub mod registry;
 
