@@ -73,6 +73,8 @@ pub struct Coherence {
     /// P4's bound in nanoseconds.
     pub max_staleness: u64,
     ttl_mode_age: u64,
+    /// Entries for missing keys live no longer than this: in a cluster no push tells when their slot moves.
+    missing_age: Cell<u64>,
     max_entry_bytes: usize,
     jitter: Cell<u64>,
     /// Generations moved by inside writes and not yet counted.
@@ -141,7 +143,7 @@ impl Standing {
     /// The namespace of a RESP version's replies.
     pub fn namespace(&self, resp3: bool) -> Namespace {
         let lane = if on(Rule::LanesAreApart) { self.namespace } else { 0 };
-        Namespace(lane | u32::from(resp3 && on(Rule::VersionsAreApart)))
+        Namespace(u64::from(lane | u32::from(resp3 && on(Rule::VersionsAreApart))))
     }
 
     /// How its entries are kept right at present.
@@ -206,10 +208,18 @@ impl Coherence {
             shared,
             max_staleness: nanos(config.max_staleness),
             ttl_mode_age: nanos(config.ttl_mode_age),
+            missing_age: Cell::new(u64::MAX),
             max_entry_bytes: config.max_entry_bytes,
             jitter: Cell::new(seed | 1),
             bumps: Cell::new(0),
             trail: RefCell::default(),
+        }
+    }
+
+    /// Upstream is a cluster: a missing key that is created at its slot's new owner is told of by nobody.
+    pub fn cap_missing(&self) {
+        if on(Rule::MissingAreCapped) {
+            self.missing_age.set(self.max_staleness);
         }
     }
 
@@ -321,7 +331,9 @@ impl Coherence {
             return Err(FillRefused::Generation);
         }
         let from = if on(Rule::DeadlineFromSending) { flight.sent } else { boottime() };
-        let deadline = self.deadline(from, flight.pttl.get(), flight.max_age, flight.tracked)?;
+        let is_missing = flight.pttl.get() == Some(-2);
+        let max_age = if is_missing { flight.max_age.min(self.missing_age.get()) } else { flight.max_age };
+        let deadline = self.deadline(from, flight.pttl.get(), max_age, flight.tracked)?;
         standing.entries.set(true);
         self.note(flight.slot, Event::Filled);
         Ok(Entry {

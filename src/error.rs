@@ -146,6 +146,23 @@ pub enum Error {
     /// A command refused inside a transaction.
     #[error("EXECABORT Transaction discarded because of previous errors.")]
     ExecAbort,
+    /// The nodes that a command was sent to have answered in ways that make no one reply.
+    #[error("ERR sidecache: the nodes of the cluster have answered in different ways; each has executed its part")]
+    NotJoinable,
+    /// A node's cursor has no room in the one that clients get.
+    #[error("ERR sidecache: the cursor of a node is larger than can be told to a client of the whole cluster")]
+    CursorTooLarge,
+    /// Replicas alone are to be read from, and none is fit.
+    #[error(
+        "ERR sidecache: no replica of upstream {0} is fit to be read from (read_from = \"replica\"); the command was not sent"
+    )]
+    NoReplica(String),
+    /// Redis's own text (a cluster).
+    #[error("CROSSSLOT Keys in request don't hash to the same slot")]
+    CrossSlot,
+    /// Redis's own text (CLUSTER REPLICAS).
+    #[error("ERR Unknown node {0}")]
+    UnknownNode(String),
     /// The process is about to end.
     #[error("ERR sidecache: draining; connect anew")]
     Draining,
@@ -158,13 +175,13 @@ impl Error {
             Error::Protocol(_) => ErrorKind::Protocol,
             Error::NoAuth | Error::ExecNoAuth | Error::HelloNoAuth(_) => ErrorKind::NoAuth,
             Error::Refused { .. } => ErrorKind::Refused,
-            Error::Unreachable { .. } | Error::NotSent { .. } => ErrorKind::Unreachable,
+            Error::Unreachable { .. } | Error::NotSent { .. } | Error::NoReplica(_) => ErrorKind::Unreachable,
             Error::Lost { .. } => ErrorKind::Lost,
             Error::Timeout { .. } => ErrorKind::Timeout,
             Error::LaneFull { .. } | Error::HeldFull => ErrorKind::LaneFull,
             Error::PoolExhausted { .. } => ErrorKind::PoolExhausted,
             Error::MaxClients => ErrorKind::MaxClients,
-            Error::Upstream { .. } => ErrorKind::Upstream,
+            Error::Upstream { .. } | Error::NotJoinable | Error::CursorTooLarge => ErrorKind::Upstream,
             Error::Arity(_)
             | Error::Syntax
             | Error::ProtocolVersion
@@ -177,6 +194,8 @@ impl Error {
             | Error::ClientOption(_)
             | Error::HelloOption(_)
             | Error::SubscribeMode(_)
+            | Error::CrossSlot
+            | Error::UnknownNode(_)
             | Error::CannotFollow(_) => ErrorKind::Usage,
             Error::ExecAbort => ErrorKind::ExecAbort,
             Error::Draining => ErrorKind::Draining,

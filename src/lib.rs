@@ -22,6 +22,8 @@ pub mod dispatch;
 
 pub mod client;
 
+pub mod discovery;
+
 pub mod admin;
 
 pub mod config;

@@ -14,7 +14,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
-use crate::admin::scrape::{Scraper, Target};
+use crate::admin::scrape::Scraper;
 use crate::admin::{Admin, Pages, Readiness, Ready, polls};
 use crate::cache::Mode;
 use crate::client::listener::{self, Doors, Inbox};
@@ -22,16 +22,24 @@ use crate::client::registry::Registry as Clients;
 use crate::coherence::Shared;
 use crate::command::Policy;
 use crate::config::Config;
+use crate::discovery;
 use crate::dispatch::worker::{Message, Parts, Peers, Settings};
 use crate::dispatch::{ClientLimits, Worker};
 use crate::net::{Address, Listener};
 use crate::telemetry::Registry;
+use crate::upstream::cluster::Cluster;
+use crate::upstream::config::ReadFrom;
+use crate::upstream::control::Target;
 use crate::upstream::identity::Credentials;
-use crate::upstream::topology::Topology;
+use crate::upstream::slots::AddressMap;
+use crate::upstream::topology::{Sentinel, Topology};
 use crate::upstream::url::{Place, UpstreamUrl, UrlError};
 
 /// Between two publications of what is cheaper to look up than to count.
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+
+/// Longest time between two looks at the replicas that may be read from.
+const REPLICAS_EVERY: Duration = Duration::from_millis(250);
 
 /// Why the proxy could not start.
 #[derive(Debug, thiserror::Error)]
@@ -92,8 +100,13 @@ impl Proxy {
         let (senders, messages_in): (Vec<_>, Vec<_>) = (0..config.threads).map(|_| unbounded_channel()).unzip();
         let inboxes = clients_in.into_iter().zip(messages_in).map(|(clients, messages)| Inbox { clients, messages });
         let busy = senders.iter().map(|_| AtomicBool::new(false)).collect();
-        let peers =
-            Arc::new(Peers { senders: senders.clone(), busy, audience: Default::default(), pause: Default::default() });
+        let peers = Arc::new(Peers {
+            senders: senders.clone(),
+            busy,
+            audience: Default::default(),
+            pause: Default::default(),
+            scripts: Default::default(),
+        });
         let mut workers = Vec::new();
         for (index, (sender, inbox)) in senders.iter().zip(inboxes).enumerate() {
             let parts = Parts {
@@ -118,7 +131,8 @@ impl Proxy {
             max_clients: config.client.max_clients,
             cells: registry.cells(),
         });
-        let control = start_control(runtime, listeners, doors, &settings, shared, Arc::clone(&readiness))?;
+        let control =
+            start_control(runtime, listeners, doors, &settings, shared, Arc::clone(&readiness), senders, registry)?;
         Ok(Proxy { workers, control, admin, readiness, addresses })
     }
 
@@ -160,8 +174,8 @@ fn settings(config: &Config) -> Result<Settings, StartError> {
     let url = UpstreamUrl::parse(&config.upstream.url)?;
     let topology = match url.place {
         Place::Standalone(address) => Topology::Standalone { address },
-        Place::Sentinel { .. } => return Err(UrlError::Unsupported("redis-sentinel").into()),
-        Place::Cluster { .. } => return Err(UrlError::Unsupported("redis-cluster").into()),
+        Place::Sentinel { sentinels, service } => Topology::Sentinel(Arc::new(Sentinel::new(sentinels, service))),
+        Place::Cluster { seeds } => Topology::Cluster(Arc::new(Cluster::new(seeds))),
     };
     Ok(Settings {
         client: ClientLimits {
@@ -177,6 +191,9 @@ fn settings(config: &Config) -> Result<Settings, StartError> {
         db: url.db,
         held_max_bytes: config.upstream.held_max_bytes,
         topology,
+        replicas: Default::default(),
+        // Faults in it have been told with the configuration's others.
+        address_map: AddressMap::parse(&config.upstream.address_map).unwrap_or_default(),
     })
 }
 
@@ -186,7 +203,16 @@ fn bind(text: &str) -> Result<Listener, StartError> {
 }
 
 fn target(settings: &Settings) -> Option<Target> {
-    let address = settings.address();
+    target_at(settings, settings.topology.address(*settings.topology.nodes().first()?)?)
+}
+
+/// All masters of a cluster.
+fn targets(settings: &Settings) -> Vec<Target> {
+    let addresses = settings.topology.nodes().into_iter().filter_map(|node| settings.topology.address(node));
+    addresses.filter_map(|address| target_at(settings, address)).collect()
+}
+
+fn target_at(settings: &Settings, address: Address) -> Option<Target> {
     let identity = settings.credentials.identity().ok()?;
     Some(Target {
         address,
@@ -215,6 +241,7 @@ fn start_admin(
     Ok(admin.map(|admin| (shutdown, admin)))
 }
 
+#[allow(clippy::too_many_arguments)]
 /// The thread that accepts clients and polls upstream in the background.
 fn start_control(
     runtime: tokio::runtime::Runtime,
@@ -223,6 +250,8 @@ fn start_control(
     settings: &Arc<Settings>,
     shared: Arc<Shared>,
     readiness: Arc<Readiness>,
+    workers: Vec<UnboundedSender<Message>>,
+    registry: Arc<Registry>,
 ) -> Result<(oneshot::Sender<()>, JoinHandle<()>), StartError> {
     let (shutdown, ended) = oneshot::channel::<()>();
     let settings = Arc::clone(settings);
@@ -231,15 +260,61 @@ fn start_control(
             for listener in listeners {
                 tokio::spawn(listener::accept(listener, Arc::clone(&doors)));
             }
+            discover(&settings, &shared, registry, workers);
             if settings.cache.mode != Mode::Off {
                 let max_staleness = settings.cache.max_staleness;
-                tokio::spawn(polls::watch(move || target(&settings), Arc::clone(&shared), max_staleness));
+                if settings.topology.cluster().is_some() {
+                    tokio::spawn(polls::watch_cluster(move || targets(&settings), Arc::clone(&shared), max_staleness));
+                } else {
+                    tokio::spawn(polls::watch(move || target(&settings), Arc::clone(&shared), max_staleness));
+                }
             }
             tokio::spawn(watch_reachable(shared, readiness));
             let _ = ended.await;
         });
     })?;
     Ok((shutdown, thread))
+}
+
+/// Follows the topology, where it may change.
+fn discover(
+    settings: &Arc<Settings>,
+    shared: &Arc<Shared>,
+    registry: Arc<Registry>,
+    workers: Vec<UnboundedSender<Message>>,
+) {
+    let logs_in = Arc::clone(settings);
+    let target: discovery::Login = Arc::new(move |address| target_at(&logs_in, address));
+    let address_map = settings.address_map.clone();
+    let parts = discovery::Parts { target, address_map, workers, cells: registry.cells() };
+    let max_staleness = settings.cache.max_staleness;
+    if settings.upstream.read_from != ReadFrom::Master {
+        let period = (settings.upstream.replica_max_lag / 8).min(REPLICAS_EVERY);
+        tokio::spawn(discovery::replicas::watch(parts.clone(), Arc::clone(settings), period));
+    }
+    match &settings.topology {
+        Topology::Standalone { .. } => {}
+        Topology::Cluster(cluster) => {
+            tokio::spawn(discovery::cluster::watch(parts, Arc::clone(cluster), max_staleness));
+        }
+        Topology::Sentinel(sentinel) => {
+            let upstream = settings.upstream.clone();
+            let login: discovery::Login = Arc::new(move |address| Some(sentinel_target(&upstream, address)));
+            let (sentinel, shared) = (Arc::clone(sentinel), Arc::clone(shared));
+            let watch = discovery::sentinel::Watch { parts, sentinel, login, shared, registry, max_staleness };
+            tokio::spawn(discovery::sentinel::follow(watch));
+        }
+    }
+}
+
+/// How to log in at a Sentinel.
+fn sentinel_target(config: &crate::upstream::Config, address: Address) -> Target {
+    Target {
+        address,
+        user: config.sentinel_user.clone(),
+        password: config.sentinel_password.clone(),
+        password_file: config.sentinel_password_file.clone(),
+    }
 }
 
 async fn watch_reachable(shared: Arc<Shared>, readiness: Arc<Readiness>) {

@@ -93,6 +93,22 @@ rules! {
     TtlModeAgeCaps,
     /// P4: what is capped by the bound on staleness is not jittered beyond it.
     JitterStaysWithinStaleness,
+    /// P4: in a cluster, what is kept of a missing key ages with the bound on staleness: no push tells of its slot's move.
+    MissingAreCapped,
+    /// P4: in a cluster below Redis 7.2 everything does: no push tells of the keys of a slot lost by force.
+    LostSlotsAreCapped,
+    /// P3: what was filled under a slot's former owner is not found any more.
+    SlotEpochsAreApart,
+    /// P4: a cluster's node proves itself fresh only by answering for keys: cut off from the others it still says PONG.
+    LeaseNeedsKeys,
+    /// P1: a client with commands on their way by an older map sends no more until they are answered.
+    MapChangeSettles,
+    /// P1: a command that is turned away waits behind those of its client that wait already.
+    DetoursQueue,
+    /// P1: who waits is given up when a later command of its client takes effect in the same slot.
+    OvertakenAreGivenUp,
+    /// P3: a key that is asked for at its slot's importer is not known to be missing any more.
+    AskBumps,
     /// P4: while hash fields with TTLs are held, replies that rest on them live no longer than the bound.
     HashTtlsCap,
     /// P4: when the first hash field with a TTL is seen, the node's entries are dropped.
@@ -253,6 +269,14 @@ rules! {
     SlowClientsArePaused,
     /// P8: what is held for fences is bounded.
     HeldIsBounded,
+    /// P8: nobody is taken for the master who does not say so.
+    MasterIsVerified,
+    /// P8: a master that says that it is none any more is left.
+    DemotedIsLeft,
+    /// P3: the lanes to an address that is not the master's any more are left.
+    MovedLanesAreLeft,
+    /// P8: so are dedicated connections, whatever clients wait for there.
+    LeftPoolsEnd,
     /// P3: a violation that the audit finds ends the use of the cache.
     ViolationEndsHits,
 }

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use bb8_redis::redis::{self, aio::MultiplexedConnection};
 
-use super::scrape::Target;
 use crate::coherence::Shared;
+use crate::net::Address;
 use crate::switch::{Rule, on};
+use crate::upstream::control::{Target, Unanswered};
 
 /// Longest time between two polls: a SWAPDB is noticed within a second.
 const PERIOD_MAX: Duration = Duration::from_millis(500);
@@ -27,6 +28,8 @@ const QUIET_MAX: u32 = 8;
 /// What the last poll has seen.
 #[derive(Default)]
 struct Seen {
+    /// Whom it has asked.
+    server: Option<Address>,
     /// SWAPDBs executed, as commandstats counts them.
     swaps: Option<u64>,
     /// Whether hash fields with TTLs are held.
@@ -44,7 +47,7 @@ pub async fn watch(target: impl Fn() -> Option<Target>, shared: Arc<Shared>, max
         let mut quiet = 0;
         while quiet < QUIET_MAX {
             quiet = if shared.activity.swap(0, Ordering::Relaxed) > 0 { 0 } else { quiet + 1 };
-            if let Err(error) = poll_until_failure(target(), &shared, &mut seen, period, &mut quiet).await {
+            if let Err(error) = poll_until_failure(&target, &shared, &mut seen, period, &mut quiet).await {
                 seen.nothing(&shared, &error);
                 // As good as it gets: an upstream that gives us no INFO is no reason to serve no hits. Any other failure
                 // says nothing of what was while nobody looked.
@@ -63,23 +66,81 @@ pub async fn watch(target: impl Fn() -> Option<Target>, shared: Arc<Shared>, max
     }
 }
 
+/// Polls all masters of a cluster, where there is no SWAPDB, for as long as the task lives.
+pub async fn watch_cluster(targets: impl Fn() -> Vec<Target>, shared: Arc<Shared>, max_staleness: Duration) {
+    let period = (max_staleness / 2).clamp(PERIOD_MIN, PERIOD_MAX);
+    let mut seen = Seen::default();
+    let mut connections: Vec<(Address, MultiplexedConnection)> = Vec::new();
+    loop {
+        let mut quiet = 0;
+        while quiet < QUIET_MAX {
+            let targets = targets();
+            connections.retain(|(of, _)| targets.iter().any(|target| target.address == *of));
+            // While nobody is known there, or one does not answer, such fields may be held.
+            let mut held = targets.is_empty();
+            for target in targets {
+                held |= match tokio::time::timeout(PERIOD_MAX, keyspace_of(&target, &mut connections)).await {
+                    Ok(Ok(keyspace)) => holds_hash_ttls(&keyspace),
+                    failed => {
+                        tracing::debug!(node = %target.address, ?failed, "background poll failed");
+                        connections.retain(|(of, _)| *of != target.address);
+                        true
+                    }
+                };
+            }
+            seen.holds(&shared, held);
+            looked(&shared);
+            tokio::time::sleep(period).await;
+            quiet = if shared.activity.swap(0, Ordering::Relaxed) > 0 { 0 } else { quiet + 1 };
+        }
+        // Nobody would tell meanwhile that such fields are held.
+        shared.unwatched.store(true, Ordering::SeqCst);
+        tracing::debug!("background polls rest");
+        while shared.activity.load(Ordering::Relaxed) == 0 {
+            shared.active.notified().await;
+        }
+    }
+}
+
+/// INFO keyspace of one master.
+async fn keyspace_of(
+    target: &Target,
+    connections: &mut Vec<(Address, MultiplexedConnection)>,
+) -> Result<String, Unanswered> {
+    let kept = connections.iter().find(|(of, _)| *of == target.address).map(|(_, connection)| connection.clone());
+    let mut connection = match kept {
+        Some(connection) => connection,
+        None => {
+            let connection = target.connect().await?;
+            connections.push((target.address.clone(), connection.clone()));
+            connection
+        }
+    };
+    info(&mut connection, "keyspace").await.map_err(Unanswered::of_answer)
+}
+
 /// Polls on one connection until it fails or the cache falls quiet.
 async fn poll_until_failure(
-    target: Option<Target>,
+    target: &impl Fn() -> Option<Target>,
     shared: &Shared,
     seen: &mut Seen,
     period: Duration,
     quiet: &mut u32,
-) -> Result<(), super::scrape::NoInfo> {
-    let mut connection = target.ok_or(super::scrape::NoInfo::NoTarget)?.connect().await?;
+) -> Result<(), Unanswered> {
+    let asked = target().ok_or(Unanswered::NoTarget)?;
+    let mut connection = asked.connect().await?;
+    seen.looks_at(&asked.address);
     while *quiet < QUIET_MAX {
+        if target().is_none_or(|target| target.address != asked.address) {
+            return Ok(());
+        }
         // Not as one pipeline: of its errors the codes are lost.
         let mut second = connection.clone();
         let ask = async { tokio::try_join!(info(&mut connection, "commandstats"), info(&mut second, "keyspace")) };
         let Ok(answer) = tokio::time::timeout(PERIOD_MAX * 4, ask).await else {
-            return Err(super::scrape::NoInfo::NoConnection);
+            return Err(Unanswered::NoConnection);
         };
-        let (stats, keyspace) = answer.map_err(super::scrape::NoInfo::of_answer)?;
+        let (stats, keyspace) = answer.map_err(Unanswered::of_answer)?;
         seen.apply(shared, &stats, &keyspace);
         looked(shared);
         tokio::time::sleep(period).await;
@@ -105,8 +166,16 @@ fn looked(shared: &Shared) {
 // === impl Seen ===
 
 impl Seen {
+    /// What comes next is told by this server; another's count tells nothing of its own.
+    fn looks_at(&mut self, server: &Address) {
+        if self.server.as_ref() != Some(server) {
+            self.server = Some(server.clone());
+            self.swaps = None;
+        }
+    }
+
     /// A poll has failed: as long as nothing is known, hash fields with TTLs may be held.
-    fn nothing(&mut self, shared: &Shared, error: &super::scrape::NoInfo) {
+    fn nothing(&mut self, shared: &Shared, error: &Unanswered) {
         if error.is_denial() && !self.warned {
             self.warned = true;
             tracing::warn!(
@@ -133,7 +202,11 @@ impl Seen {
             shared.node.bump();
         }
         self.swaps = Some(swaps);
-        let hash_ttls = holds_hash_ttls(keyspace);
+        self.holds(shared, holds_hash_ttls(keyspace));
+    }
+
+    /// Whether hash fields with TTLs are held, or may be.
+    fn holds(&mut self, shared: &Shared, hash_ttls: bool) {
         if self.hash_ttls != hash_ttls {
             self.hash_ttls = hash_ttls;
             shared.hash_ttls.store(hash_ttls, Ordering::SeqCst);
@@ -174,6 +247,19 @@ mod tests {
         assert_eq!(shared.node.current(), epoch);
         seen.apply(&shared, "cmdstat_get:calls=9,usec=1\r\ncmdstat_swapdb:calls=4,usec=1\r\n", "");
         assert_ne!(shared.node.current(), epoch);
+    }
+
+    #[test]
+    fn the_first_look_at_another_server_drops_entries_whatever_it_counts() {
+        let (shared, mut seen) = (Shared::default(), Seen::default());
+        let [old, new] = [1, 2].map(|port| Address::Tcp { host: "h".into(), port });
+        let mut drops = |server: &Address| {
+            let epoch = shared.node.current();
+            seen.looks_at(server);
+            seen.apply(&shared, "cmdstat_swapdb:calls=3,usec=1\r\n", "");
+            shared.node.current() != epoch
+        };
+        assert_eq!([&old, &old, &new, &new].map(&mut drops), [true, false, true, false]);
     }
 
     #[test]

@@ -4,17 +4,15 @@
 //! `INTERVAL`; a process whose metrics nobody reads costs upstream nothing. This is the control
 //! plane: a connection of its own, never on a client's way.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bb8_redis::redis::{self, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
-use bb8_redis::{RedisConnectionManager, bb8};
+use bb8_redis::redis;
 use tokio::time::{Instant, timeout};
 
-use crate::net::Address;
 use crate::telemetry::Registry;
 use crate::telemetry::metrics::Upstream;
+use crate::upstream::control::{Pool, Target, Unanswered};
 
 /// Least time between two INFOs.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -41,21 +39,6 @@ const FIELDS: [(&str, Upstream); 14] = [
     ("uptime_in_seconds", Upstream::Uptime),
 ];
 
-type Pool = bb8::Pool<RedisConnectionManager>;
-
-/// Whom to ask, and as whom.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Target {
-    /// Where upstream is.
-    pub address: Address,
-    /// The user; empty: the default user.
-    pub user: String,
-    /// Its password; empty: none.
-    pub password: String,
-    /// A file that holds the password instead; read at each connect.
-    pub password_file: Option<PathBuf>,
-}
-
 /// Brings upstream's figures into a registry.
 pub struct Scraper {
     registry: Arc<Registry>,
@@ -65,21 +48,6 @@ pub struct Scraper {
     begun: Mutex<Option<Instant>>,
     /// A connection that worked, and whose it is. Held to take it out or put it back.
     pool: Mutex<Option<(Target, Pool)>>,
-}
-
-/// Why there was no INFO.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum NoInfo {
-    #[error("upstream's address is not known")]
-    NoTarget,
-    #[error("cannot read the password file: {0}")]
-    PasswordFile(#[from] std::io::Error),
-    #[error("no connection within the limit")]
-    NoConnection,
-    #[error("upstream gives no INFO: {0}")]
-    Refused(redis::RedisError),
-    #[error("{0}")]
-    Redis(#[from] redis::RedisError),
 }
 
 // === impl Scraper ===
@@ -112,7 +80,7 @@ impl Scraper {
     }
 
     async fn ask(&self) {
-        match timeout(LIMIT, self.info()).await.unwrap_or(Err(NoInfo::NoConnection)) {
+        match timeout(LIMIT, self.info()).await.unwrap_or(Err(Unanswered::NoConnection)) {
             Ok(info) => publish(&self.registry, &info),
             Err(error) => {
                 tracing::debug!(%error, "upstream gave no INFO");
@@ -123,14 +91,14 @@ impl Scraper {
 
     /// INFO's text. A pool that failed, or whose target is no longer ours, is not kept: the next
     /// one resolves names anew and reads the password file again.
-    async fn info(&self) -> Result<String, NoInfo> {
-        let target = (self.target)().ok_or(NoInfo::NoTarget)?;
+    async fn info(&self) -> Result<String, Unanswered> {
+        let target = (self.target)().ok_or(Unanswered::NoTarget)?;
         let kept = self.pool.lock().unwrap_or_else(PoisonError::into_inner).take();
         let pool = match kept.filter(|(of, _)| *of == target) {
             Some((_, pool)) => pool,
             None => target.pool().await?,
         };
-        let mut connection = pool.get().await.map_err(NoInfo::from)?;
+        let mut connection = pool.get().await.map_err(Unanswered::from)?;
         let info = redis::cmd("INFO").query_async(&mut *connection).await?;
         drop(connection);
         *self.pool.lock().unwrap_or_else(PoisonError::into_inner) = Some((target, pool));
@@ -141,85 +109,6 @@ impl Scraper {
 impl std::fmt::Debug for Scraper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Scraper").finish_non_exhaustive()
-    }
-}
-
-// === impl Target ===
-
-impl Target {
-    /// A pool of one connection that stays without being tended. It is opened here, since bb8 tells
-    /// a connection's error only when it builds: later it would wait for the whole time-out.
-    async fn pool(&self) -> Result<Pool, NoInfo> {
-        let manager = RedisConnectionManager::new(self.connection_info()?)?;
-        let builder = Pool::builder().max_size(1).min_idle(1).max_lifetime(None).idle_timeout(None);
-        Ok(builder.retry_connection(false).connection_timeout(LIMIT).build(manager).await?)
-    }
-
-    /// A connection of its own, not tried before it is used: who may not even PING can still be told so by INFO itself.
-    /// How long it waits for replies is its user's affair.
-    pub(super) async fn connect(&self) -> Result<redis::aio::MultiplexedConnection, NoInfo> {
-        let client = redis::Client::open(self.connection_info()?)?;
-        let unlimited = redis::AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
-        let connecting = client.get_multiplexed_async_connection_with_config(&unlimited);
-        Ok(timeout(LIMIT, connecting).await.map_err(|_| NoInfo::NoConnection)??)
-    }
-
-    fn connection_info(&self) -> Result<ConnectionInfo, NoInfo> {
-        let password = match &self.password_file {
-            Some(path) => std::fs::read_to_string(path)?.trim_end_matches(['\r', '\n']).to_owned(),
-            None => self.password.clone(),
-        };
-        let mut login = RedisConnectionInfo::default().set_lib_name("sidecache", env!("CARGO_PKG_VERSION"));
-        if !self.user.is_empty() {
-            login = login.set_username(&self.user);
-        }
-        if !password.is_empty() {
-            login = login.set_password(password);
-        }
-        let address = match &self.address {
-            Address::Tcp { host, port } => ConnectionAddr::Tcp(host.clone(), *port),
-            Address::Unix(path) => ConnectionAddr::Unix(path.clone()),
-        };
-        Ok(address.into_connection_info()?.set_redis_settings(login))
-    }
-}
-
-// === impl NoInfo ===
-
-impl NoInfo {
-    /// What stands behind an error in place of INFO's own reply. An upstream that denies INFO, does not know it, or wants a
-    /// password that we were not given, will say the same next time; one that loads its data or runs a script will not.
-    pub(super) fn of_answer(error: redis::RedisError) -> NoInfo {
-        if matches!(error.code(), Some("NOPERM" | "NOAUTH" | "ERR")) {
-            NoInfo::Refused(error)
-        } else {
-            NoInfo::Redis(error)
-        }
-    }
-
-    /// Whether upstream is there and gives us no INFO, now or later.
-    pub(super) fn is_refusal(&self) -> bool {
-        matches!(self, NoInfo::Refused(_))
-    }
-
-    /// Whether upstream is there and denies it to our user.
-    pub(super) fn is_denial(&self) -> bool {
-        matches!(self, NoInfo::Redis(error) | NoInfo::Refused(error) if error.code() == Some("NOPERM"))
-    }
-}
-
-impl From<bb8::RunError<redis::RedisError>> for NoInfo {
-    fn from(error: bb8::RunError<redis::RedisError>) -> NoInfo {
-        match error {
-            bb8::RunError::User(error) => NoInfo::Redis(error),
-            bb8::RunError::TimedOut => NoInfo::NoConnection,
-        }
-    }
-}
-
-impl std::fmt::Debug for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Target").field("address", &self.address).field("user", &self.user).finish_non_exhaustive()
     }
 }
 

@@ -13,9 +13,9 @@ use bytes::Bytes;
 use super::generation::Slot;
 use crate::switch::{Rule, on};
 
-/// Which lane (user and database) and RESP version a key belongs to.
+/// Which lane (user and database) and RESP version a key belongs to and, in a cluster, under which owner of its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Namespace(pub u32);
+pub struct Namespace(pub u64);
 
 /// A key as the store keeps it.
 #[derive(Clone, Debug)]
@@ -65,6 +65,20 @@ pub struct Entry {
 /// moka's bookkeeping per entry beyond key and value (measured with glibc's malloc), our `Entry` included.
 const OVERHEAD: usize = 420;
 
+// === impl Namespace ===
+
+impl Namespace {
+    /// The same, while its slot's owner has changed so often.
+    pub fn under(self, epoch: u32) -> Namespace {
+        Namespace(self.0 | u64::from(epoch) << 32)
+    }
+
+    /// Whether its replies are RESP3.
+    pub fn is_resp3(self) -> bool {
+        self.0 & 1 == 1
+    }
+}
+
 // === impl Key ===
 
 impl PartialEq for Key {
@@ -88,7 +102,7 @@ impl<'a> Lookup<'a> {
     pub fn new(seed: &foldhash::quality::RandomState, namespace: Namespace, request: &'a [u8]) -> Self {
         let mut hasher = seed.build_hasher();
         hasher.write(request);
-        hasher.write_u32(namespace.0);
+        hasher.write_u64(namespace.0);
         Lookup { hash: hasher.finish(), namespace, request }
     }
 

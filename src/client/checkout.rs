@@ -13,18 +13,19 @@ use crate::error::Error;
 use crate::protocol::{Args, encode};
 use crate::telemetry::labels::Class;
 use crate::upstream::dedicated::PoolKind;
+use crate::upstream::topology::NodeId;
 
 // === impl Connection ===
 
 impl Connection {
     /// A connection of this kind, aligned; else the reply to give.
-    pub(super) async fn check_out(&mut self, kind: PoolKind) -> Result<Checked, Vec<u8>> {
+    pub(super) async fn check_out(&mut self, node: NodeId, kind: PoolKind) -> Result<Checked, Vec<u8>> {
         let lane = self.session.lane();
         let proto = if self.session.resp3() { 3 } else { 2 };
         // What overtakes a script acts on the whole server; a SELECT before it would be answered -BUSY.
         let db = (kind != PoolKind::Control).then_some(lane.db);
-        let connection = self.worker.check_out_aligned(lane.identity, kind, Some(proto), db).await?;
-        Ok(Checked::new(connection))
+        let connection = self.worker.check_out_aligned(lane.identity, node, kind, Some(proto), db).await?;
+        Ok(Checked::new(connection, self.elsewhere(node)))
     }
 
     /// The reply of an error of our own, which is counted.
@@ -42,7 +43,7 @@ impl Connection {
     /// does not say, is asked again the next time.
     pub(super) async fn ask(&mut self, args: &Args<'_>) {
         let name = args.get(0).unwrap_or_default().to_ascii_lowercase();
-        let Ok(mut checked) = self.check_out(PoolKind::Transactions).await else { return };
+        let Ok(mut checked) = self.check_out(self.worker.home(), PoolKind::Transactions).await else { return };
         let mut request = BytesMut::new();
         encode::request(&mut request, &[&b"COMMAND"[..], b"INFO", &name]);
         checked.connection.send(&request, 1);

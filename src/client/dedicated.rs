@@ -15,10 +15,13 @@ use tokio::time::Instant;
 use super::checkout::pool_for;
 use super::connection::{Connection, Over, Until};
 use super::effects::Standing;
+use super::elsewhere::{Elsewhere, Try};
 use super::expect::Expect;
 use super::registry::BLOCKED;
+use crate::command::spread::Spread;
 use crate::command::{Row, look_up};
 use crate::dispatch::Flow;
+use crate::dispatch::block::TurnedAway;
 use crate::error::Error;
 use crate::limits::AUTHENTICATED;
 use crate::protocol::{Args, RequestParser, encode};
@@ -36,7 +39,7 @@ const UNWRITTEN_MAX: usize = 64 * 1024;
 
 /// Where the empty PUBLISH before WAIT goes: it sets the connection's replication offset to the present, which a
 /// fresh connection lacks (Redis 7.0 notes the offset after any command, Valkey 9 after a propagated one).
-const WAIT_CHANNEL: &str = "__sidecache:wait";
+pub(super) const WAIT_CHANNEL: &str = "__sidecache:wait";
 
 /// Queued in the place of a refused command inside MULTI: upstream lacks it, and so will not execute the rest.
 const SPOIL: &[u8] = b"*1\r\n$17\r\nsidecache.refused\r\n";
@@ -56,6 +59,8 @@ pub(super) struct Checked {
     pub(super) heard: Instant,
     /// Bytes not yet written when that was last looked at.
     unwritten: usize,
+    /// What is kept so that it can go on with another node.
+    pub(super) elsewhere: Elsewhere,
 }
 
 /// What woke the loop.
@@ -74,15 +79,18 @@ pub(super) enum Woken {
 
 impl Checked {
     /// For one command, or more if the first has it so.
-    pub(super) fn new(connection: Checkout) -> Checked {
+    pub(super) fn new(connection: Checkout, elsewhere: Elsewhere) -> Checked {
         let (standing, expected, now) = (Standing::default(), VecDeque::new(), Instant::now());
-        Checked { connection, standing, expected, once: true, held: false, since: now, heard: now, unwritten: 0 }
+        let (once, held, unwritten) = (true, false, 0);
+        Checked { connection, standing, expected, once, held, since: now, heard: now, unwritten, elsewhere }
     }
 
     /// Whether the client's next command would be taken.
     fn takes_more(&self) -> bool {
         let room = self.expected.len() < UNDER_WAY_MAX && self.connection.unwritten() < UNWRITTEN_MAX;
-        room && !self.once && !self.held && !self.standing.may_end()
+        // A WATCH may have to go elsewhere by itself.
+        let waits = self.held || self.elsewhere.possible && self.standing.begins_to_watch();
+        room && !self.once && !waits && !self.standing.may_end()
     }
 
     /// Whether a reply is owed that comes soon.
@@ -132,8 +140,36 @@ impl Connection {
     /// Takes a dedicated connection for a command and stays on it for as long as it must.
     pub(super) async fn dedicated(&mut self, class: Class, args: &Args<'_>) -> Result<(), Over> {
         let row = look_up(args);
+        if self.worker.is_cluster() && row.is_some_and(|row| row.name == "multi") && args.len() == 1 {
+            return self.begin_transaction(args).await;
+        }
+        if self.worker.is_cluster()
+            && let Some(row) = row.filter(|row| row.arity_ok(args.len()))
+            && let Spread::All(how) = row.spread()
+        {
+            return self.ask_all(row, class, how, args).await;
+        }
+        let mut attempt = Try::first(self.worker.node_of_args(row, args));
+        while let Some(away) = self.try_dedicated(attempt, class, row, args).await? {
+            match self.next_try(attempt, class, &away, args).await {
+                Some(next) => attempt = next,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// As `dedicated`, at one node, which may turn the command away.
+    async fn try_dedicated(
+        &mut self,
+        attempt: Try,
+        class: Class,
+        row: Option<&'static Row>,
+        args: &Args<'_>,
+    ) -> Result<Option<TurnedAway>, Over> {
         let kind = pool_for(class, row, self.worker.peers.pause.is_on());
-        let mut checked = match self.check_out(kind).await {
+        self.worker.note_write(&self.session, attempt.node);
+        let mut checked = match self.check_out(attempt.node, kind).await {
             Ok(checked) => checked,
             Err(mut reply) => {
                 self.worker.cells.command(class, Outcome::Failed);
@@ -144,11 +180,36 @@ impl Connection {
                 self.session.spoken();
                 // What follows would be executed by itself, and unguarded; nothing is of who has yet to log in.
                 let begins = row.is_some_and(|row| matches!(row.name, "multi" | "watch"));
-                return if begins && !reply.starts_with(b"-NOAUTH") { self.farewell().await } else { Ok(()) };
+                return if begins && !reply.starts_with(b"-NOAUTH") {
+                    self.farewell().await.map(|()| None)
+                } else {
+                    Ok(None)
+                };
             }
         };
+        self.converse_with(&mut checked, async |this, checked| {
+            this.expect_pause(checked, args).await;
+            if attempt.asking {
+                this.ask_importer(checked);
+            }
+            this.send_dedicated(checked, class, args);
+            Ok(())
+        })
+        .await?;
+        Ok(checked.elsewhere.away.take())
+    }
+
+    /// A conversation, from what begins it to where nothing of it is left.
+    pub(super) async fn converse_with(
+        &mut self,
+        checked: &mut Checked,
+        begin: impl AsyncFnOnce(&mut Self, &mut Checked) -> Result<(), Over>,
+    ) -> Result<(), Over> {
         self.session.card.upstream_id.store(checked.connection.ready.connection_id, Ordering::Relaxed);
-        let result = self.converse(&mut checked, class, args).await;
+        let result = match begin(self, checked).await {
+            Ok(()) => self.converse(checked).await,
+            over => over,
+        };
         self.owed_elsewhere = false;
         self.session.card.upstream_id.store(0, Ordering::Relaxed);
         self.session.card.flags.store(0, Ordering::Relaxed);
@@ -158,6 +219,9 @@ impl Connection {
         if on(Rule::ClientStateTaints) && (result.is_err() || !checked.standing.is_plain()) {
             checked.connection.taint();
         }
+        if let Some(said) = checked.elsewhere.again.take() {
+            self.send_again(&said);
+        }
         result
     }
 }
@@ -165,10 +229,8 @@ impl Connection {
 // === impl Connection: conversing ===
 
 impl Connection {
-    /// Sends the first command, then goes on until the connection's state is plain again and nothing is owed.
-    async fn converse(&mut self, checked: &mut Checked, class: Class, first: &Args<'_>) -> Result<(), Over> {
-        self.expect_pause(checked, first).await;
-        self.send_dedicated(checked, class, first);
+    /// Goes on until the connection's state is plain again and nothing is owed.
+    async fn converse(&mut self, checked: &mut Checked) -> Result<(), Over> {
         loop {
             self.feed(checked).await?;
             if checked.expected.is_empty() && checked.standing.is_plain() {
@@ -264,7 +326,7 @@ impl Connection {
         Ok(())
     }
 
-    async fn feed_one(&mut self, checked: &mut Checked, args: &Args<'_>) -> Result<(), Over> {
+    pub(super) async fn feed_one(&mut self, checked: &mut Checked, args: &Args<'_>) -> Result<(), Over> {
         self.worker.begin_batch();
         self.session.card.last.store(self.worker.now(), Ordering::Relaxed);
         let row = look_up(args);
@@ -278,7 +340,8 @@ impl Connection {
                 let error = Error::CannotFollow(row.name.replace('|', " "));
                 return self.deny(checked, error).await;
             }
-            let here = checked.standing.answers_here(row, self.session.resp3()) && !self.upstream_lacks(row);
+            let (resp3, is_cluster) = (self.session.resp3(), self.worker.is_cluster());
+            let here = checked.standing.answers_here(row, resp3, is_cluster) && !self.upstream_lacks(row);
             if row.arity_ok(args.len()) && here {
                 self.wait_for_replies(checked).await?;
                 if row.name == "reset" {
@@ -336,6 +399,7 @@ impl Connection {
     fn send_dedicated(&mut self, checked: &mut Checked, class: Class, args: &Args<'_>) {
         self.worker.cells.command(class, Outcome::Forwarded);
         let row = look_up(args);
+        self.note_for_elsewhere(checked, row, args);
         let mut expect = self.expect(row, class, args, &checked.standing);
         // In MULTI it does not wait, and what stands before it would be queued too.
         let waits = row.is_some_and(|row| matches!(row.name, "wait" | "waitaof")) && !checked.standing.in_multi();

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::connection::{Connection, Over, Until};
 use super::dedicated::Checked;
+use super::elsewhere::Verdict;
 use super::expect::Expect;
 use crate::error::Error;
 use crate::switch::{Rule, on};
@@ -74,6 +75,7 @@ impl Connection {
         if let Some(asked) = expect.asked {
             self.worker.peers.pause.answered(asked, expect.has_done(piece));
         }
+        let verdict = self.judge(checked, expect, piece);
         if expect.leaves_doubt(piece) {
             checked.connection.taint();
         }
@@ -86,9 +88,16 @@ impl Connection {
             let reply = self.failed(&error);
             return self.session.replies.borrow_mut().answer(&reply, expect.mute);
         }
-        if !expect.is_swallowed() && !expect.mute {
-            let ours = if expect.tells_id { self.with_our_id(&checked.standing, piece) } else { None };
-            self.pass_on(ours.as_ref().unwrap_or(piece));
+        if expect.is_swallowed() || expect.mute {
+            return;
+        }
+        match verdict {
+            Verdict::Drop => {}
+            Verdict::Instead(reply) => self.session.replies.borrow_mut().answer(&reply, false),
+            Verdict::Pass => {
+                let ours = if expect.tells_id { self.with_our_id(&checked.standing, piece) } else { None };
+                self.pass_on(ours.as_ref().unwrap_or(piece));
+            }
         }
     }
 

@@ -130,6 +130,16 @@ impl Standing {
         }
     }
 
+    /// Whether keys are watched.
+    pub fn is_watching(&self) -> bool {
+        self.watching
+    }
+
+    /// Whether a WATCH is on its way.
+    pub fn begins_to_watch(&self) -> bool {
+        self.watch_commands > 0
+    }
+
     /// Whether commands are queued until EXEC.
     pub fn in_multi(&self) -> bool {
         self.multi
@@ -140,8 +150,8 @@ impl Standing {
         self.ending
     }
 
-    /// Whether a command is answered here although the connection is the client's.
-    pub fn answers_here(&self, row: &Row, resp3: bool) -> bool {
+    /// Whether a command is answered here, in front of a cluster or not, although the connection is the client's.
+    pub fn answers_here(&self, row: &Row, resp3: bool, is_cluster: bool) -> bool {
         let subscribed = self.is_subscribed();
         match row.name {
             "quit" | "reset" => true,
@@ -149,7 +159,7 @@ impl Standing {
             name if name.starts_with("client|") => {
                 row.class(&NO_ARGS) == Class::Local && !self.multi && (resp3 || !subscribed)
             }
-            _ => false,
+            _ => is_cluster && row.is_of_the_cluster() && !self.multi && (resp3 || !subscribed),
         }
     }
 

@@ -110,6 +110,11 @@ impl Expect {
         Expect { instead: Some(error), mute, ..Expect::blank() }
     }
 
+    /// The same, whose reply nobody gets.
+    pub fn unheard(self) -> Expect {
+        Expect { swallowed: true, ..self }
+    }
+
     fn blank() -> Expect {
         Expect {
             keys: Keys::None,

@@ -174,6 +174,7 @@ fn told(worker: &Worker, message: &Message) {
     match *message {
         Message::Fence { from, id, all } => worker.fence_for(from, id, all),
         Message::Fenced { id } => worker.fenced_by(id),
+        Message::Topology => worker.topology_changed(),
         Message::Drain => {}
     }
     worker.flush();

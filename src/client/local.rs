@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::connection::{Connection, Over};
+use super::one_node::OneNode;
 use crate::command::Row;
 use crate::dispatch::lane::{After, TrackedLane, Trouble};
 use crate::dispatch::session::{Voice, Words};
@@ -43,6 +44,10 @@ impl Connection {
                 self.worker.forward(&self.session, row, args, Class::Local, After::Nothing);
                 return true;
             }
+            _ if row.is_of_the_cluster() && self.worker.is_cluster() && row.arity_ok(args.len()) => {
+                let here = OneNode::at(&self.session.card.local_address);
+                here.answer(row, args, self.session.resp3(), &mut reply);
+            }
             "echo" if args.len() == 2 => encode::bulk(&mut reply, args.get(1).unwrap_or_default()),
             name if name.starts_with("client|") && row.arity_ok(args.len()) => {
                 if !self.client_command(name, args, &mut reply) {
@@ -63,6 +68,7 @@ impl Connection {
     pub(super) fn upstream_lacks(&self, row: &Row) -> bool {
         let since = match row.name {
             "client|setinfo" | "client|no-touch" => [("redis", Some((7, 2))), ("valkey", None)],
+            "cluster|myshardid" => [("redis", Some((7, 2))), ("valkey", None)],
             "client|capa" => [("redis", Some((u32::MAX, 0))), ("valkey", Some((8, 0)))],
             _ => return false,
         };
@@ -83,13 +89,15 @@ impl Connection {
             self.session.replies.borrow_mut().answer(&reply, self.session.mute());
             return true;
         }
-        let lane = self.session.lane();
+        let lane = self.worker.route(&self.session, None);
         let alive = lane.standing.lease.holds(self.worker.now(), self.worker.coherence.max_staleness);
         if on(Rule::PongNeedsTheLease) && !alive || args.len() > 2 {
             self.worker.forward(&self.session, row, args, Class::Local, After::Nothing);
             return true;
         }
-        self.worker.heartbeat(&lane, self.worker.now());
+        if !self.worker.is_cluster() {
+            self.worker.heartbeat(&lane, self.worker.now(), || [].into());
+        }
         let mut reply = BytesMut::new();
         match args.get(1) {
             None => encode::simple(&mut reply, "PONG"),
@@ -217,7 +225,7 @@ impl Connection {
     pub(super) fn lane_beside(&self, of: impl FnOnce(&TrackedLane) -> (u32, u32)) -> Rc<TrackedLane> {
         let mine = self.session.lane();
         let (identity, db) = of(&mine);
-        self.worker.lane(mine.node, identity, db)
+        self.worker.lane(self.worker.home(), identity, db)
     }
 
     async fn select(&mut self, args: &Args<'_>) {
@@ -292,7 +300,7 @@ impl Connection {
     async fn refusal(&mut self, account: u32, words: &[&str]) -> Result<Option<Vec<u8>>, Vec<u8>> {
         let account = self.worker.account_at(account).ok_or_else(|| Error::NoAuth.reply())?;
         let lost = |cause: String| Error::Lost { upstream: self.worker.upstream_name(), cause }.reply();
-        let checked_out = self.worker.check_out(&account, PoolKind::Control).await;
+        let checked_out = self.worker.check_out(&account, self.worker.home(), PoolKind::Control).await;
         let mut connection = checked_out.map_err(|error| self.worker.pool_error(PoolKind::Control, &error))?;
         let mut request = BytesMut::new();
         encode::request(&mut request, words);

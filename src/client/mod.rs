@@ -8,6 +8,8 @@ pub mod connection;
 pub mod dedicated;
 pub mod delivery;
 pub mod effects;
+mod elsewhere;
+mod everywhere;
 pub mod expect;
 pub mod ids;
 pub mod list;

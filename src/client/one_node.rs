@@ -1,176 +1,172 @@
-//! What CLUSTER SLOTS, SHARDS, NODES, MYID, INFO and KEYSLOT say in front of a cluster: this sidecache is one master that
-//! owns all slots, so that clients made for clusters send everything here.
+//! The cluster that cluster clients see through here: of one node, this sidecar, which owns every slot.
 //!
-//! *Invariant:* the shapes are those of Redis 7.0 for a cluster of one node, in RESP2 and RESP3. Pure: bytes out. Not here:
-//! who asks, and which address a client is told.
+//! *Invariant:* nothing told here names another address than the one that the client has connected to, so that it
+//! stays. The node's name is made of that address: the same after a restart, another for another sidecar. Not here:
+//! what is told of the real cluster (CLUSTER INFO), which is forwarded.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use bytes::BytesMut;
 
-use crate::protocol::{Value, encode};
+use crate::command::Row;
+use crate::error::Error;
+use crate::protocol::{Args, Value, encode};
 use crate::upstream::slots::{SLOTS, key_slot};
 
-/// From a node's port to that of its cluster bus, which nobody connects to here.
+/// From a node's port to that of its cluster bus, on which nobody is here.
 const BUS: u16 = 10_000;
 
-/// The node that we are to clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// This sidecar, as one of its clients reaches it.
 pub struct OneNode {
-    host: String,
-    port: u16,
+    /// `None` for a client of a Unix socket: it is to stay where it is, as with Redis's unknown endpoints.
+    address: Option<SocketAddr>,
     id: String,
+    shard: String,
 }
 
 // === impl OneNode ===
 
 impl OneNode {
-    /// The node at this address, which must be one that the client can reach: an IPv6 address without brackets. Its id is
-    /// made up of the address, the same in every process.
-    pub fn new(host: &str, port: u16) -> OneNode {
-        OneNode { host: host.to_owned(), port, id: made_up_id(host, port) }
+    /// The node at the address that a client has connected to, as CLIENT LIST has it.
+    pub fn at(address: &str) -> OneNode {
+        OneNode { address: address.parse().ok(), id: name("node", address), shard: name("shard", address) }
     }
 
-    /// CLUSTER MYID.
-    pub fn my_id(&self, out: &mut BytesMut) {
-        encode::bulk(out, self.id.as_bytes());
+    /// The answer to a command of the cluster's, whose number of arguments is right.
+    pub fn answer(&self, row: &Row, args: &Args<'_>, resp3: bool, reply: &mut BytesMut) {
+        match row.name {
+            "cluster|keyslot" => encode::integer(reply, key_slot(args.get(2).unwrap_or_default()).into()),
+            "cluster|myid" => encode::bulk(reply, self.id.as_bytes()),
+            "cluster|myshardid" => encode::bulk(reply, self.shard.as_bytes()),
+            "cluster|nodes" => encode::verbatim(reply, self.nodes().as_bytes(), resp3),
+            "cluster|slots" => encode::value(reply, &self.slots(), resp3),
+            "cluster|shards" => encode::value(reply, &self.shards(), resp3),
+            // It has no replicas, and nobody to report a failure.
+            "cluster|replicas" | "cluster|slaves" if self.is_named(args) => encode::array_header(reply, 0),
+            "cluster|count-failure-reports" if self.is_named(args) => encode::integer(reply, 0),
+            "readonly" | "readwrite" => encode::simple(reply, "OK"),
+            _ => {
+                let name = String::from_utf8_lossy(args.get(2).unwrap_or_default()).into_owned();
+                encode::error(reply, &Error::UnknownNode(name).to_string());
+            }
+        }
     }
 
-    /// CLUSTER SLOTS.
-    pub fn slots(&self, out: &mut BytesMut, resp3: bool) {
-        let more = Value::Map(Vec::new());
-        let node = Value::Array(vec![bulk(&self.host), Value::Integer(self.port.into()), bulk(&self.id), more]);
-        let [first, last] = range();
-        encode::value(out, &Value::Array(vec![Value::Array(vec![first, last, node])]), resp3);
+    fn is_named(&self, args: &Args<'_>) -> bool {
+        args.get(2).is_some_and(|name| name == self.id.as_bytes())
     }
 
-    /// CLUSTER SHARDS.
-    pub fn shards(&self, out: &mut BytesMut, resp3: bool) {
-        let mut node = vec![
-            ("id", bulk(&self.id)),
-            ("port", Value::Integer(self.port.into())),
-            ("ip", bulk(self.ip())),
-            ("endpoint", bulk(&self.host)),
-        ];
-        node.extend(self.hostname().map(|name| ("hostname", bulk(name))));
-        node.extend([("role", bulk("master")), ("replication-offset", Value::Integer(0)), ("health", bulk("online"))]);
-        let nodes = Value::Array(vec![map(node)]);
-        let shard = map(vec![("slots", Value::Array(range().into())), ("nodes", nodes)]);
-        encode::value(out, &Value::Array(vec![shard]), resp3);
+    fn host(&self) -> String {
+        // A client that speaks IPv4 to a socket of both kinds knows its own kind.
+        self.address.map_or_else(String::new, |address| address.ip().to_canonical().to_string())
     }
 
-    /// CLUSTER NODES.
-    pub fn nodes(&self, out: &mut BytesMut, resp3: bool) {
-        let OneNode { port, id, .. } = self;
-        let bus = port.checked_add(BUS).unwrap_or_default();
-        let name = self.hostname().map(|name| format!(",{name}")).unwrap_or_default();
-        let ip = self.ip();
-        let last = SLOTS - 1;
-        let line = format!("{id} {ip}:{port}@{bus}{name} myself,master - 0 0 0 connected 0-{last}\n");
-        encode::verbatim(out, line.as_bytes(), resp3);
+    fn port(&self) -> u16 {
+        self.address.map_or(0, |address| address.port())
     }
 
-    fn ip(&self) -> &str {
-        if self.hostname().is_none() { &self.host } else { "" }
+    /// Where clients are sent: null sends them where they are.
+    fn endpoint(&self) -> Value {
+        self.address.map_or(Value::Null, |_| bulk(self.host()))
     }
 
-    fn hostname(&self) -> Option<&str> {
-        self.host.parse::<IpAddr>().is_err().then_some(&self.host)
+    fn nodes(&self) -> String {
+        let (host, port) = (self.host(), self.port());
+        let bus = port.checked_add(BUS).filter(|_| port > 0).unwrap_or_default();
+        format!("{} {host}:{port}@{bus} myself,master - 0 0 0 connected 0-{}\n", self.id, SLOTS - 1)
+    }
+
+    fn slots(&self) -> Value {
+        let known = if self.address.is_some() { Vec::new() } else { vec![(bulk("ip"), bulk(""))] };
+        let node = Value::Array(vec![self.endpoint(), integer(self.port()), bulk(self.id.as_str()), Value::Map(known)]);
+        Value::Array(vec![Value::Array(vec![integer(0), integer(SLOTS - 1), node])])
+    }
+
+    fn shards(&self) -> Value {
+        let node = Value::Map(vec![
+            (bulk("id"), bulk(self.id.as_str())),
+            (bulk("port"), integer(self.port())),
+            (bulk("ip"), bulk(self.host())),
+            (bulk("endpoint"), self.endpoint()),
+            (bulk("role"), bulk("master")),
+            (bulk("replication-offset"), integer(0)),
+            (bulk("health"), bulk("online")),
+        ]);
+        let shard = Value::Map(vec![
+            (bulk("slots"), Value::Array(vec![integer(0), integer(SLOTS - 1)])),
+            (bulk("nodes"), Value::Array(vec![node])),
+            (bulk("id"), bulk(self.shard.as_str())),
+        ]);
+        Value::Array(vec![shard])
     }
 }
 
-/// CLUSTER INFO.
-pub fn info(out: &mut BytesMut, resp3: bool) {
-    let text = format!(
-        "cluster_state:ok\r\ncluster_slots_assigned:{SLOTS}\r\ncluster_slots_ok:{SLOTS}\r\ncluster_slots_pfail:0\r\n\
-         cluster_slots_fail:0\r\ncluster_known_nodes:1\r\ncluster_size:1\r\ncluster_current_epoch:0\r\n\
-         cluster_my_epoch:0\r\ncluster_stats_messages_sent:0\r\ncluster_stats_messages_received:0\r\n\
-         total_cluster_links_buffer_limit_exceeded:0\r\n"
-    );
-    encode::verbatim(out, text.as_bytes(), resp3);
+fn bulk(text: impl Into<String>) -> Value {
+    Value::Bulk(text.into().into_bytes())
 }
 
-/// CLUSTER KEYSLOT.
-pub fn slot_of(key: &[u8], out: &mut BytesMut) {
-    encode::integer(out, key_slot(key).into());
+fn integer(number: u16) -> Value {
+    Value::Integer(number.into())
 }
 
-fn range() -> [Value; 2] {
-    [Value::Integer(0), Value::Integer((SLOTS - 1).into())]
-}
-
-fn bulk(text: &str) -> Value {
-    Value::Bulk(text.into())
-}
-
-fn map(fields: Vec<(&str, Value)>) -> Value {
-    Value::Map(fields.into_iter().map(|(name, value)| (bulk(name), value)).collect())
-}
-
-/// 40 hex digits, as clusters have them, by FNV-1a with three starts.
-fn made_up_id(host: &str, port: u16) -> String {
-    let address = format!("{host}:{port}");
-    let hash = |start: u64| {
-        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        address.bytes().fold(0xcbf2_9ce4_8422_2325 ^ start, step)
-    };
-    let mut id = format!("{:016x}{:016x}{:016x}", hash(0), hash(1), hash(2));
-    id.truncate(40);
-    id
+/// A name as nodes have them: 40 hexadecimal digits, of what and where it is (FNV-1a, with its words stirred in turn).
+fn name(what: &str, address: &str) -> String {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    let words = (0..3).map(|turn: u8| {
+        for byte in [what.as_bytes(), address.as_bytes(), &[turn]].concat() {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        // The high bits hang together with all that has been read, the low ones do not.
+        format!("{:016x}", hash ^ hash >> 32)
+    });
+    words.collect::<String>().chars().take(40).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::look_up;
     use crate::protocol::frame::decode;
+    use crate::protocol::{Parsed, RequestParser};
     use crate::upstream::slots::SlotMap;
 
-    /// As Redis 7.0.15 answers when it is a cluster of one node, blanks for line ends; ADDR is the host, ID the id.
-    const SLOTS2: &str = "*1 *3 :0 :16383 *4 $9 ADDR :17993 $40 ID *0 ";
-    const SHARDS2: &str = "*1 *4 $5 slots *2 :0 :16383 $5 nodes *1 *14 $2 id $40 ID $4 port :17993 $2 ip $9 ADDR $8 endpoint $9 ADDR $4 role $6 master $18 replication-offset :0 $6 health $6 online ";
-    const SHARDS_NAMED: &str = "*1 %2 $5 slots *2 :0 :16383 $5 nodes *1 %8 $2 id $40 ID $4 port :17993 $2 ip $0  $8 endpoint $9 h.example $8 hostname $9 h.example $4 role $6 master $18 replication-offset :0 $6 health $6 online ";
-
-    fn written(write: impl FnOnce(&mut BytesMut)) -> Vec<u8> {
-        let mut out = BytesMut::new();
-        write(&mut out);
-        out.to_vec()
+    fn answer(address: &str, words: &[&str], resp3: bool) -> String {
+        let mut request = BytesMut::new();
+        encode::request(&mut request, words);
+        let mut parser = RequestParser::default();
+        assert!(matches!(parser.parse(&request, &crate::limits::AUTHENTICATED), Ok(Parsed::Request { .. })));
+        let args = parser.args(&request);
+        let mut reply = BytesMut::new();
+        OneNode::at(address).answer(look_up(&args).unwrap(), &args, resp3, &mut reply);
+        assert!(decode(&reply).is_ok(), "{reply:?}");
+        String::from_utf8(reply.to_vec()).unwrap()
     }
 
-    fn expected(text: &str, node: &OneNode) -> String {
-        text.replace("ADDR", "127.0.0.1").replace("ID", &node.id).replace(' ', "\r\n")
-    }
+    const HERE: &str = "127.0.0.1:6380";
 
     #[test]
-    fn the_shapes_are_a_real_server_s() {
-        let node = OneNode::new("127.0.0.1", 17993);
-        let text = |write: &dyn Fn(&mut BytesMut)| String::from_utf8(written(write)).unwrap();
-        assert_eq!(text(&|out| node.slots(out, false)), expected(SLOTS2, &node));
-        assert_eq!(text(&|out| node.slots(out, true)), expected(&SLOTS2.replace("*0", "%0"), &node));
-        assert_eq!(text(&|out| node.shards(out, false)), expected(SHARDS2, &node));
-        let resp3 = SHARDS2.replace("*14", "%7").replace("*4", "%2");
-        assert_eq!(text(&|out| node.shards(out, true)), expected(&resp3, &node));
-        let named = OneNode::new("h.example", 17993);
-        assert_eq!(text(&|out| named.shards(out, true)), expected(SHARDS_NAMED, &named));
-
-        let line = format!("{} 127.0.0.1:17993@27993 myself,master - 0 0 0 connected 0-16383\n", node.id);
-        assert_eq!(text(&|out| node.nodes(out, false)), format!("${}\r\n{line}\r\n", line.len()));
-        assert_eq!(text(&|out| node.nodes(out, true)), format!("={}\r\ntxt:{line}\r\n", line.len() + 4));
-        assert!(text(&|out| named.nodes(out, false)).contains(" :17993@27993,h.example myself"));
-        assert_eq!(text(&|out| node.my_id(out)), format!("$40\r\n{}\r\n", node.id));
-        assert_eq!(text(&|out| slot_of(b"foo", out)), ":12182\r\n");
-        // As long as the server's own.
-        assert!(text(&|out| info(out, false)).starts_with("$312\r\ncluster_state:ok\r\n"));
-        assert!(text(&|out| info(out, true)).starts_with("=316\r\ntxt:cluster_state:ok\r\n"));
+    fn it_owns_all_slots_at_the_address_that_the_client_knows() {
+        let id = OneNode::at(HERE).id;
+        let slots = format!("*1\r\n*3\r\n:0\r\n:16383\r\n*4\r\n$9\r\n127.0.0.1\r\n:6380\r\n$40\r\n{id}\r\n");
+        assert_eq!(answer(HERE, &["CLUSTER", "SLOTS"], false), format!("{slots}*0\r\n"));
+        assert_eq!(answer(HERE, &["cluster", "slots"], true), format!("{slots}%0\r\n"));
+        let line = format!("{id} 127.0.0.1:6380@16380 myself,master - 0 0 0 connected 0-16383\n");
+        assert_eq!(answer(HERE, &["CLUSTER", "NODES"], false), format!("${}\r\n{line}\r\n", line.len()));
+        assert_eq!(answer(HERE, &["CLUSTER", "NODES"], true), format!("={}\r\ntxt:{line}\r\n", line.len() + 4));
+        assert_eq!(answer(HERE, &["CLUSTER", "MYID"], false), format!("$40\r\n{id}\r\n"));
+        assert!(
+            answer(HERE, &["CLUSTER", "SHARDS"], true).starts_with("*1\r\n%3\r\n$5\r\nslots\r\n*2\r\n:0\r\n:16383\r\n")
+        );
+        assert!(answer(HERE, &["CLUSTER", "SHARDS"], false).starts_with("*1\r\n*6\r\n$5\r\nslots\r\n"));
     }
 
     #[test]
     fn a_client_reads_a_map_of_one_node_that_owns_all() {
-        for host in ["127.0.0.1", "::1", "h.example"] {
-            let node = OneNode::new(host, 6380);
+        for (address, host) in [(HERE, "127.0.0.1"), ("[::1]:6380", "::1")] {
             for resp3 in [false, true] {
-                let slots = SlotMap::from_slots(&decode(&written(|out| node.slots(out, resp3))).unwrap()).unwrap();
-                let shards = SlotMap::from_shards(&decode(&written(|out| node.shards(out, resp3))).unwrap()).unwrap();
-                assert_eq!((slots.check(), &slots), (Ok(()), &shards));
+                let map = |word| decode(answer(address, &["CLUSTER", word], resp3).as_bytes()).unwrap();
+                let slots = SlotMap::from_slots(&map("SLOTS")).unwrap();
+                assert_eq!((slots.check(), &slots), (Ok(()), &SlotMap::from_shards(&map("SHARDS")).unwrap()));
                 let master = &slots.shards[0].master;
                 assert_eq!((master.host.as_deref(), master.port), (Some(host), 6380));
             }
@@ -178,12 +174,46 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_the_address_s_own() {
-        let id = |host, port| OneNode::new(host, port).id;
-        assert_eq!(id("127.0.0.1", 6380), id("127.0.0.1", 6380));
-        assert_ne!(id("127.0.0.1", 6380), id("127.0.0.1", 6381));
-        assert_ne!(id("127.0.0.1", 6380), id("127.0.0.2", 6380));
-        let digits = id("h", 1);
-        assert!(digits.len() == 40 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    fn an_address_of_version_6_is_told_as_redis_tells_it() {
+        let slots = answer("[::1]:6380", &["CLUSTER", "SLOTS"], false);
+        assert!(slots.contains("$3\r\n::1\r\n:6380\r\n"), "{slots}");
+        let slots = answer("[::ffff:10.0.0.7]:6380", &["CLUSTER", "SLOTS"], false);
+        assert!(slots.contains("$8\r\n10.0.0.7\r\n:6380\r\n"), "{slots}");
+    }
+
+    #[test]
+    fn the_client_of_a_unix_socket_is_sent_where_it_is() {
+        let unix = "/run/sidecache.sock:0";
+        let slots = answer(unix, &["CLUSTER", "SLOTS"], false);
+        assert!(slots.contains("*4\r\n$-1\r\n:0\r\n$40\r\n"), "{slots}");
+        let slots = answer(unix, &["CLUSTER", "SLOTS"], true);
+        assert!(
+            slots.contains("*4\r\n_\r\n:0\r\n$40\r\n") && slots.ends_with("%1\r\n$2\r\nip\r\n$0\r\n\r\n"),
+            "{slots}"
+        );
+        assert!(answer(unix, &["CLUSTER", "NODES"], false).contains(" :0@0 myself"));
+    }
+
+    #[test]
+    fn its_name_is_that_of_its_address_whatever_the_process() {
+        // Written down: a new version of this program is the same node.
+        assert_eq!(OneNode::at(HERE).id, "c956fe965612a1db0983b9ad59e5934f2bc9b5ef");
+        let names: std::collections::BTreeSet<String> =
+            (0..1000).map(|port| OneNode::at(&format!("127.0.0.1:{port}")).id).collect();
+        assert_eq!(names.len(), 1000);
+        assert!(names.iter().all(|name| name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit())));
+        let node = OneNode::at(HERE);
+        assert_ne!(node.id, node.shard);
+    }
+
+    #[test]
+    fn it_knows_no_other_nodes() {
+        let id = OneNode::at(HERE).id;
+        assert_eq!(answer(HERE, &["CLUSTER", "REPLICAS", &id], false), "*0\r\n");
+        assert_eq!(answer(HERE, &["CLUSTER", "SLAVES", "x"], false), "-ERR Unknown node x\r\n");
+        assert_eq!(answer(HERE, &["CLUSTER", "COUNT-FAILURE-REPORTS", &id], false), ":0\r\n");
+        assert_eq!(answer(HERE, &["CLUSTER", "COUNT-FAILURE-REPORTS", "x"], false), "-ERR Unknown node x\r\n");
+        assert_eq!(answer(HERE, &["CLUSTER", "KEYSLOT", "foo{bar}"], false), ":5061\r\n");
+        assert_eq!(answer(HERE, &["READONLY"], false), "+OK\r\n");
     }
 }

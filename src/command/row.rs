@@ -19,6 +19,8 @@ const NEWS: u8 = 1 << 1;
 const UNORDERED: u8 = 1 << 2;
 /// Answered here in front of a cluster, forwarded otherwise.
 const OF_THE_CLUSTER: u8 = 1 << 3;
+/// Its third word is a slot, whose owner it goes to.
+const BY_SLOT: u8 = 1 << 4;
 
 /// A command or a subcommand.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +41,7 @@ pub struct Row {
     shape: Shape,
     /// The number of arguments from which `shape` holds.
     shape_from: u8,
-    /// CONTAINER, NEWS, UNORDERED, OF_THE_CLUSTER.
+    /// CONTAINER, NEWS, UNORDERED, OF_THE_CLUSTER, BY_SLOT.
     traits: u8,
     /// Where the `|` stands in `name`; zero: no subcommand.
     split: u8,
@@ -117,6 +119,12 @@ impl Row {
     /// Answered here in front of a cluster, forwarded otherwise.
     pub const fn of_the_cluster(mut self) -> Row {
         self.traits |= OF_THE_CLUSTER;
+        self
+    }
+
+    /// Its third word is a slot, whose owner it goes to.
+    pub const fn by_slot(mut self) -> Row {
+        self.traits |= BY_SLOT;
         self
     }
 
@@ -242,6 +250,14 @@ impl Row {
     /// Which nodes of a cluster it goes to.
     pub fn spread(&self) -> Spread {
         self.spread
+    }
+
+    /// The slot whose owner it goes to, for a command that names one by its number.
+    pub fn slot(&self, args: &Args<'_>) -> Option<u16> {
+        if self.traits & BY_SLOT == 0 {
+            return None;
+        }
+        std::str::from_utf8(args.get(2)?).ok()?.parse().ok()
     }
 
     /// Whether it has subcommands: the row then stands for the bare name and for subcommands that the table lacks.

@@ -11,6 +11,8 @@ use super::fault::{Fault, Origin};
 use super::value::{duration_text, size_text};
 use crate::telemetry::log;
 use crate::upstream::PoolConfig;
+use crate::upstream::slots::AddressMap;
+use crate::upstream::url::UpstreamUrl;
 use crate::{admin, cache, client, upstream};
 
 /// More threads than this are many sidecars, not one.
@@ -78,14 +80,22 @@ impl Check<'_> {
     }
 
     fn upstream(&mut self, config: &upstream::Config) {
-        if let Err(problem) = upstream_url(&config.url) {
-            self.fault("upstream.url", problem);
+        if let Err(problem) = UpstreamUrl::parse(&config.url) {
+            self.fault("upstream.url", problem.to_string());
         }
         self.unless(config.password.is_empty() || config.password_file.is_none(), "upstream.password_file", || {
             "password and password_file are both set; one must go".into()
         });
+        let both = !config.sentinel_password.is_empty() && config.sentinel_password_file.is_some();
+        self.unless(!both, "upstream.sentinel_password_file", || {
+            "sentinel_password and sentinel_password_file are both set; one must go".into()
+        });
         self.above_zero("upstream.connect_timeout", config.connect_timeout);
         self.above_zero("upstream.command_timeout", config.command_timeout);
+        if let Err(problem) = AddressMap::parse(&config.address_map) {
+            self.fault("upstream.address_map", problem.to_string());
+        }
+        self.above_zero("upstream.replica_max_lag", config.replica_max_lag);
         self.above_zero("upstream.backoff_min", config.backoff_min);
         self.in_order(
             ("upstream.backoff_min", config.backoff_min),
@@ -186,17 +196,6 @@ impl Check<'_> {
         let table = || self.origins.get(key.rsplit_once('.')?.0);
         let origin = self.origins.get(key).or_else(table).cloned();
         self.faults.push(Fault { origin, key: key.to_owned(), problem });
-    }
-}
-
-/// Checks the upstream's URL. The problem never repeats it: it may hold a password.
-fn upstream_url(url: &str) -> Result<(), String> {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    match scheme {
-        "redis" | "unix" if rest.is_empty() => Err("names no server".into()),
-        "redis" | "unix" => Ok(()),
-        "rediss" => Err("TLS towards upstream is not supported; use redis:// through a TLS tunnel beside it".into()),
-        _ => Err("wants redis://[user:password@]host[:port][/db] or unix:///path[?db=n]".into()),
     }
 }
 

@@ -71,6 +71,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("upstream.user", "", "SIDECACHE_UPSTREAM_USER", "NAME", "The upstream user"),
     setting("upstream.password", "", "SIDECACHE_UPSTREAM_PASSWORD", "PASSWORD", "Its password"),
     setting("upstream.password_file", "", "SIDECACHE_UPSTREAM_PASSWORD_FILE", "FILE", "A file that holds its password"),
+    setting("upstream.sentinel_password", "", "SIDECACHE_SENTINEL_PASSWORD", "PASSWORD", "The Sentinels' own password"),
+    setting("upstream.sentinel_password_file", "", "SIDECACHE_SENTINEL_PASSWORD_FILE", "FILE", "A file that holds it"),
 ];
 
 /// Reads the command line, the program's name first.

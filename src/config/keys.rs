@@ -51,8 +51,16 @@ fn read_upstream(section: &mut Section<'_>, config: &mut upstream::Config) {
         user,
         password,
         password_file,
+        sentinel_user,
+        sentinel_password,
+        sentinel_password_file,
         connect_timeout,
         command_timeout,
+        failover_wait,
+        cross_slot,
+        address_map,
+        read_from,
+        replica_max_lag,
         backoff_min,
         backoff_max,
         lane_max_commands,
@@ -67,8 +75,16 @@ fn read_upstream(section: &mut Section<'_>, config: &mut upstream::Config) {
     section.read("user", user);
     section.read("password", password);
     section.read("password_file", password_file);
+    section.read("sentinel_user", sentinel_user);
+    section.read("sentinel_password", sentinel_password);
+    section.read("sentinel_password_file", sentinel_password_file);
     section.read("connect_timeout", connect_timeout);
     section.read("command_timeout", command_timeout);
+    section.read("failover_wait", failover_wait);
+    section.read("cross_slot", cross_slot);
+    section.read("address_map", address_map);
+    section.read("read_from", read_from);
+    section.read("replica_max_lag", replica_max_lag);
     section.read("backoff_min", backoff_min);
     section.read("backoff_max", backoff_max);
     section.read("lane_max_commands", lane_max_commands);

@@ -8,9 +8,12 @@ use std::time::Duration;
 use super::*;
 use crate::telemetry::log::Format;
 use crate::telemetry::test_docs;
+use crate::upstream::url::{Place, UpstreamUrl};
 
 const REFERENCE: &str = include_str!("../../config/sidecache.toml");
+const CLUSTER: &str = include_str!("../../config/cluster.toml");
 const STANDALONE: &str = include_str!("../../config/standalone.toml");
+const SENTINEL: &str = include_str!("../../config/sentinel.toml");
 
 /// Loads from arguments, an environment and one file named `a.toml`.
 fn load_from(arguments: &[&str], environment: &[(&str, &str)], file: &str) -> Result<Config, Faults> {
@@ -55,7 +58,7 @@ fn all_faults_are_told_at_once_with_their_lines() {
         "a.toml:1: threads: wants 1 to 64",
         "a.toml:4: client.listen: `nowhere` is not host:port, such as 127.0.0.1:6380 or [::1]:6380",
         "a.toml:5: client.max_clinets: unknown key; did you mean `max_clients`?",
-        "a.toml:7: upstream.url: TLS towards upstream is not supported; use redis:// through a TLS tunnel beside it",
+        "a.toml:7: upstream.url: TLS to upstream is not supported (rediss://): put a TLS tunnel beside it, or use redis://",
         "a.toml:10: upstream.pool.min_idle: 3 is above upstream.pool.max (2)",
         "a.toml:12: cache.max_age: wants a duration such as \"250ms\", \"1s\" or \"5m\", not `soon`",
         "a.toml:13: cache.bytes: 1KiB is below cache.max_entry_bytes (256KiB)",
@@ -124,6 +127,7 @@ fn what_would_panic_or_never_work_later_is_refused() {
         "[upstream]\nurl = \"redis://\"",
         "[upstream]\nurl = \"localhost:6379\"",
         "[upstream]\npassword = \"a\"\npassword_file = \"b\"",
+        "[upstream]\nsentinel_password = \"a\"\nsentinel_password_file = \"b\"",
         "[upstream]\nlane_max_bytes = 1048575",
         "[cache]\nmax_staleness = \"49ms\"",
         "[cache]\nmax_age = \"0s\"",
@@ -174,6 +178,8 @@ fn every_flag_and_variable_sets_its_key() {
         ("upstream.user", "u"),
         ("upstream.password", "p"),
         ("upstream.password_file", "/p"),
+        ("upstream.sentinel_password", "s"),
+        ("upstream.sentinel_password_file", "/s"),
     ];
     assert_eq!(values.map(|(key, _)| key).as_slice(), cli::SETTINGS.iter().map(|s| s.key).collect::<Vec<_>>());
     for (setting, (_, value)) in cli::SETTINGS.iter().zip(values) {
@@ -239,6 +245,22 @@ fn the_example_is_right() {
     let config = from_text(STANDALONE).unwrap_or_else(|faults| panic!("{faults}"));
     assert_eq!((config.cache.rules.len(), config.log.format), (2, Format::Json));
     assert_eq!(config.upstream.password_file, Some(PathBuf::from("/run/secrets/redis-password")));
+}
+
+#[test]
+fn the_example_in_front_of_a_cluster_sets_the_url_alone() {
+    let config = from_text(CLUSTER).unwrap_or_else(|faults| panic!("{faults}"));
+    let place = UpstreamUrl::parse(&config.upstream.url).unwrap().place;
+    assert!(matches!(place, Place::Cluster { seeds } if seeds.len() == 2));
+}
+
+#[test]
+fn the_example_in_front_of_sentinels_sets_the_url_alone() {
+    let config = from_text(SENTINEL).unwrap_or_else(|faults| panic!("{faults}"));
+    let place = UpstreamUrl::parse(&config.upstream.url).unwrap().place;
+    assert!(matches!(place, Place::Sentinel { sentinels, service } if sentinels.len() == 2 && service == "mymaster"));
+    let defaults = Config { upstream: config.upstream.clone(), ..Config::default() };
+    assert_eq!(config, defaults);
 }
 
 #[test]

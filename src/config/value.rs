@@ -10,6 +10,7 @@ use toml::de::DeValue;
 use super::fault::nearest;
 use crate::cache::{Mget, Mode};
 use crate::telemetry::log::Format;
+use crate::upstream::config::{CrossSlot, ReadFrom};
 
 /// Units of durations, longest name first where one ends with another.
 const DURATIONS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
@@ -55,6 +56,13 @@ macro_rules! words {
 
 words!(Mode { "tracking" => Tracking, "ttl" => Ttl, "off" => Off });
 words!(Mget { "snapshot" => Snapshot, "split" => Split });
+words!(ReadFrom {
+    "master" => Master,
+    "replica" => Replica,
+    "prefer-replica" => PreferReplica,
+    "nearest" => Nearest
+});
+words!(CrossSlot { "split" => Split, "error" => Error });
 words!(Format { "text" => Text, "json" => Json });
 
 /// Whole numbers.

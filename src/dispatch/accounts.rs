@@ -1,17 +1,25 @@
 //! The upstream users that a worker's clients act as, and the dedicated connections of each.
 
-use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
 
 use super::worker::{Account, Worker};
 use crate::error::Error;
-use crate::net::boottime;
+use crate::net::{Address, boottime};
 use crate::switch::{Rule, on};
 use crate::telemetry::labels::Pool;
 use crate::telemetry::metrics::{Counter, Histogram};
 use crate::upstream::connection::ConnectionError;
 use crate::upstream::dedicated::{Checkout, Dedicated, PoolError, PoolKind};
+use crate::upstream::handshake::HandshakeError;
 use crate::upstream::identity::{Credentials, Identity};
+use crate::upstream::topology::{NodeId, Topology};
+
+/// While there is no master to connect to, so long until the next attempt, unless one is found before.
+const AGAIN: Duration = Duration::from_millis(500);
 
 // === impl Worker ===
 
@@ -23,11 +31,7 @@ impl Worker {
         if let Some(found) = accounts.iter().position(|account| account.as_ref().is_some_and(is)) {
             return found as u32;
         }
-        let account = Some(Rc::new(Account {
-            identity: Some(identity.clone()),
-            pools: OnceCell::new(),
-            hub: RefCell::default(),
-        }));
+        let account = Some(Rc::new(Account::new(Some(identity.clone()))));
         let free = accounts.iter().position(Option::is_none).unwrap_or(accounts.len());
         match accounts.get_mut(free) {
             Some(place) => *place = account,
@@ -41,15 +45,70 @@ impl Worker {
         self.accounts.borrow().get(index as usize).cloned().flatten()
     }
 
-    /// An account's dedicated connection.
+    /// An account's dedicated connection to a node.
     ///
     /// # Errors
     /// As [`Dedicated::get`] has them.
-    pub async fn check_out(&self, account: &Account, kind: PoolKind) -> Result<Checkout, PoolError> {
-        let credentials =
-            || account.identity.clone().map_or_else(|| self.settings.credentials.clone(), Credentials::from);
-        let open = || Dedicated::new(self.settings.address(), &credentials(), &self.settings.upstream);
-        account.pools.get_or_init(open).get(kind).await
+    pub async fn check_out(&self, account: &Account, node: NodeId, kind: PoolKind) -> Result<Checkout, PoolError> {
+        let Topology::Sentinel(sentinel) = &self.settings.topology else {
+            return self.pools(account, node)?.get(kind).await;
+        };
+        // Whoever was certainly not sent waits for a failover to end.
+        let upstream = &self.settings.upstream;
+        let patience = Instant::now() + upstream.failover_wait.min(upstream.command_timeout);
+        let mut moves = self.moves.subscribe();
+        loop {
+            let error = match self.check_out_of_master(account, node, kind).await {
+                Err(error @ (PoolError::Unreachable { .. } | PoolError::Unknown(_))) => error,
+                other => return other,
+            };
+            if Instant::now() >= patience {
+                return Err(error);
+            }
+            sentinel.wanted.notify_one();
+            // Either it moves, or it is back where it was.
+            let _ = timeout_at(patience.min(Instant::now() + AGAIN), moves.changed()).await;
+        }
+    }
+
+    /// As `check_out`, once; a server that says that it is no master is none to talk to.
+    async fn check_out_of_master(
+        &self,
+        account: &Account,
+        node: NodeId,
+        kind: PoolKind,
+    ) -> Result<Checkout, PoolError> {
+        let pools = self.pools(account, node)?;
+        let mut connection = pools.get(kind).await?;
+        if matches!(&*connection.ready.role, "replica" | "slave") {
+            connection.taint();
+            let (address, cause) = (pools.address().clone(), Arc::new(HandshakeError::NotMaster));
+            return Err(PoolError::Unreachable { address, cause });
+        }
+        Ok(connection)
+    }
+
+    /// An account's pools for a node, where it is now.
+    fn pools(&self, account: &Account, node: NodeId) -> Result<Rc<Dedicated>, PoolError> {
+        let address = self.address_of(node).ok_or_else(|| PoolError::Unknown(self.settings.topology.to_string()))?;
+        let mut pools = account.pools.borrow_mut();
+        pools.retain(|(of, pools)| *of != node || stays(pools, Some(&address)));
+        if let Some((_, found)) = pools.iter().find(|(of, _)| *of == node) {
+            return Ok(Rc::clone(found));
+        }
+        let given = account.identity.clone();
+        let credentials = given.map_or_else(|| self.settings.credentials.clone(), Credentials::from);
+        let opened =
+            Rc::new(Dedicated::new(address, self.settings.is_replica(node), &credentials, &self.settings.upstream));
+        pools.push((node, Rc::clone(&opened)));
+        Ok(opened)
+    }
+
+    /// Lets go of the pools to nodes that have left, or are elsewhere now.
+    pub(super) fn leave_pools(&self) {
+        for account in self.accounts.borrow().iter().flatten() {
+            account.pools.borrow_mut().retain(|(node, pools)| stays(pools, self.address_of(*node).as_ref()));
+        }
     }
 
     /// As `check_out`, at a RESP version (else the server's best) and database (else any); else the reply to give.
@@ -59,13 +118,14 @@ impl Worker {
     pub async fn check_out_aligned(
         &self,
         identity: u32,
+        node: NodeId,
         kind: PoolKind,
         proto: Option<u8>,
         db: Option<u32>,
     ) -> Result<Checkout, Vec<u8>> {
         let account = self.account_at(identity).ok_or_else(|| Error::NoAuth.reply())?;
         let begun = boottime();
-        let checked_out = self.check_out(&account, kind).await;
+        let checked_out = self.check_out(&account, node, kind).await;
         self.cells.observe(Histogram::PoolWait, boottime().saturating_sub(begun), 1);
         let mut connection = checked_out.map_err(|error| self.pool_error(kind, &error))?;
         let (proto, db) = (proto.unwrap_or(connection.ready.proto), db.unwrap_or(connection.db()));
@@ -98,6 +158,7 @@ impl Worker {
                 Error::PoolExhausted { upstream, pool }
             }
             PoolError::Unreachable { cause, .. } => Error::Unreachable { upstream, cause: cause.to_string() },
+            PoolError::Unknown(_) => Error::NotSent { upstream, cause: "no such node is known".into() },
             // The handshake's HELLO was refused, but what the client sent is no HELLO.
             PoolError::Refused(line) if line.starts_with(b"-NOAUTH") => Error::NoAuth,
             PoolError::Refused(line) => return whole(line),
@@ -115,6 +176,15 @@ impl Worker {
             *place = None;
         }
     }
+}
+
+/// Whether a node's pools are for where it is now; else they are left, with all who use them.
+fn stays(pools: &Dedicated, address: Option<&Address>) -> bool {
+    let stays = address == Some(pools.address());
+    if !stays {
+        pools.leave();
+    }
+    stays
 }
 
 fn whole(line: &[u8]) -> Vec<u8> {

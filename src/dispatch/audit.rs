@@ -117,9 +117,9 @@ impl Worker {
         parser.parse(&entry.key.request, &crate::limits::AUTHENTICATED).ok()?;
         let row = look_up(&Args { raw: &entry.key.request, ranges: parser.ranges() })?;
         let account = self.account_at(lane.identity)?;
-        let mut connection = self.check_out(&account, PoolKind::Transactions).await.ok()?;
+        let mut connection = self.check_out(&account, lane.node, PoolKind::Transactions).await.ok()?;
         let answer = async {
-            let resp3 = entry.key.namespace.0 & 1 == 1;
+            let resp3 = entry.key.namespace.is_resp3();
             connection.align(if resp3 { 3 } else { 2 }, lane.db).await.ok()?;
             connection.send(&entry.key.request, 1);
             connection.flush().await.ok()?;

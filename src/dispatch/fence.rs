@@ -9,16 +9,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::lane::{Ticket, TrackedLane, Waiter};
 use super::worker::{Message, Worker};
 use crate::cache::Mode;
+use crate::command::look_up;
+use crate::limits::AUTHENTICATED;
 use crate::net::boottime;
+use crate::protocol::{Args, RequestParser, encode};
 use crate::switch::{Rule, on};
 use crate::telemetry::metrics::{Counter, Gauge, Histogram};
 
@@ -86,11 +90,13 @@ impl Hold {
 impl Worker {
     /// Whether news from `lane` could overtake any other lane of the node.
     pub fn others_need_fence(&self, lane: Option<&TrackedLane>) -> bool {
-        let here = self.lanes.borrow().iter().any(|other| !is_same(lane, other) && other.standing.needs_fence());
+        let needs = |other: &&Rc<TrackedLane>| !is_same(lane, other) && other.standing.needs_fence();
+        let here = self.lanes.borrow().iter().any(|other| needs(&other));
         here || self.peers.busy.iter().enumerate().any(|(i, busy)| i != self.index && busy.load(Ordering::SeqCst))
     }
 
-    /// Fences every lane of the node but `except`; the hold's maker must still release it.
+    /// Fences every lane but `except`, of whatever node: a slot that has moved may still be known on its former owner's
+    /// lane. The hold's maker must still release it.
     pub fn fence_lanes(&self, hold: &Rc<Hold>, except: Option<&TrackedLane>) {
         for lane in self.lanes.borrow().iter() {
             let spared = lane.identity != 0 && !on(Rule::FencesOnUsers)
@@ -277,15 +283,35 @@ impl Worker {
     }
 
     /// While hits are served and nothing else is answered, upstream is asked for a sign of life.
-    pub fn heartbeat(&self, lane: &TrackedLane, now: u64) {
-        if on(Rule::Heartbeat)
-            && lane.standing.mode() == Mode::Tracking
-            && lane.standing.lease.heartbeat_due(now, self.coherence.max_staleness)
-            && lane.queue.send(now, PING, Waiter::Heartbeat).is_ok()
+    /// A cluster's node is asked for a key that is being hit: one that is cut off from the others still answers PING.
+    pub fn heartbeat(&self, lane: &TrackedLane, now: u64, hit: impl FnOnce() -> Arc<[u8]>) {
+        if !on(Rule::Heartbeat)
+            || lane.standing.mode() != Mode::Tracking
+            || !lane.standing.lease.heartbeat_due(now, self.coherence.max_staleness)
         {
+            return;
+        }
+        let sent = match &self.routes {
+            None => lane.queue.send(now, PING, Waiter::Heartbeat).is_ok(),
+            Some(_) => {
+                let Some(request) = exists(&hit()) else { return };
+                lane.queue.send(now, &request, Waiter::Heartbeat).is_ok()
+            }
+        };
+        if sent {
             self.cells.add(Counter::Heartbeats, 1);
         }
     }
+}
+
+/// Whether the key of a read is there: its node answers only while it serves the key's slot.
+fn exists(read: &[u8]) -> Option<BytesMut> {
+    let mut parser = RequestParser::default();
+    parser.parse(read, &AUTHENTICATED).ok()?;
+    let args = Args { raw: read, ranges: parser.ranges() };
+    let mut request = BytesMut::new();
+    encode::request(&mut request, &[b"EXISTS", look_up(&args)?.single_key(&args)?]);
+    Some(request)
 }
 
 fn is_same(lane: Option<&TrackedLane>, other: &Rc<TrackedLane>) -> bool {

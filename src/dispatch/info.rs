@@ -10,6 +10,8 @@ use crate::protocol::Args;
 use crate::protocol::frame::decode;
 use crate::telemetry::labels::{Class, Outcome};
 use crate::telemetry::metrics::{Counter, Gauge};
+use crate::upstream::cluster::Cluster;
+use crate::upstream::topology::Topology;
 
 /// Whether an INFO asks for the section.
 pub fn asks_for_section(args: &Args<'_>) -> bool {
@@ -65,6 +67,10 @@ impl Worker {
         };
         line("sidecache_version", &env!("CARGO_PKG_VERSION"));
         line("sidecache_upstream", &self.settings.topology);
+        if let Topology::Sentinel(sentinel) = &self.settings.topology {
+            line("sidecache_master", &sentinel.master().map_or_else(|| "unknown".into(), |master| master.to_string()));
+            line("sidecache_sentinels", &registry.gauge(Gauge::Sentinels));
+        }
         line("sidecache_mode", &mode);
         line("sidecache_threads", &self.peers.senders.len());
         line("sidecache_clients", &registry.gauge(Gauge::Clients));
@@ -80,6 +86,32 @@ impl Worker {
         line("sidecache_invalidated_keys", &registry.counter(Counter::InvalidatedKeys));
         line("sidecache_audit_checks", &registry.counter(Counter::AuditChecks));
         line("sidecache_audit_violations", &registry.counter(Counter::AuditViolations));
+        if let Some(cluster) = self.settings.topology.cluster() {
+            self.nodes(cluster, &mut line);
+        }
         text
+    }
+
+    /// A cluster's nodes, as INFO has replicas: one line each. The lanes are this worker's own.
+    fn nodes(&self, cluster: &Cluster, line: &mut impl FnMut(&str, &dyn std::fmt::Display)) {
+        let (nodes, owners, masters) = (cluster.nodes(), cluster.owners(), cluster.masters());
+        line("sidecache_nodes", &nodes.len());
+        line("sidecache_masters", &masters.len());
+        line("sidecache_slots_unowned", &owners.iter().filter(|owner| owner.is_none()).count());
+        for (place, (id, node)) in nodes.iter().enumerate() {
+            let lanes = self.lanes.borrow();
+            let of_node = || lanes.iter().filter(|lane| lane.node == *id);
+            let leased = of_node().filter(|lane| lane.standing.lease.holds(self.now(), self.coherence.max_staleness));
+            let up = |mode| of_node().filter(|lane| lane.queue.is_up() && lane.standing.mode() == mode).count();
+            let mut text = format!("address={},id={}", node.address, node.id);
+            let _ = match node.replica_of.and_then(|master| cluster.address(master)) {
+                Some(master) => write!(text, ",role=replica,master={master}"),
+                None => write!(text, ",role=master,slots={}", owners.iter().filter(|own| **own == Some(*id)).count()),
+            };
+            let (lanes, leased) = (of_node().count(), leased.count());
+            let (tracking, ttl) = (up(Mode::Tracking), up(Mode::Ttl));
+            let _ = write!(text, ",lanes={lanes},leased={leased},tracking={tracking},ttl={ttl}");
+            line(&format!("sidecache_node{place}"), &text);
+        }
     }
 }

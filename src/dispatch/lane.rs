@@ -6,12 +6,15 @@ use std::rc::Rc;
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use super::block::{TurnedAway, Whole};
 use super::fence::Hold;
+use super::gather::Gather;
 use super::mget::Snapshot;
 use super::pubsub::news::Topic;
 use super::session::Session;
 use crate::cache::Flight;
 use crate::coherence::{Keys, Standing};
+use crate::net::Address;
 use crate::protocol::downgrade::Shape;
 use crate::upstream::handshake::Ready;
 use crate::upstream::lane::Lane;
@@ -26,6 +29,8 @@ pub struct Ticket {
     pub number: u64,
     /// Which attempt to fill it.
     pub attempt: u32,
+    /// How often it has been turned away by a node.
+    pub hops: u8,
 }
 
 /// Who waits for a lane's reply, and what else the reply means.
@@ -50,6 +55,8 @@ pub enum Waiter {
     OwnFence(Rc<Hold>),
     /// Proof that upstream is alive.
     Heartbeat,
+    /// The answer to ASKING, which means nothing.
+    Asking,
     /// Its patience is over and it has been told so; the late reply is swallowed, its keys bumped.
     Tombstone(After),
 }
@@ -83,6 +90,10 @@ pub enum After {
     News(Keys),
     /// It may have written keys that it does not name: held for fences.
     Held(Rc<Hold>, Keys),
+    /// One part of a command whose keys, or whose work, several nodes share.
+    Part(Rc<Gather>, usize, Keys),
+    /// A command of a MULTI block on the lane, where a node may turn it away.
+    Queued(Rc<BlockEnd>),
     /// The end of a MULTI block on the lane.
     Exec(Rc<BlockEnd>),
 }
@@ -97,6 +108,12 @@ pub struct BlockEnd {
     pub own_fence: bool,
     /// Whether every entry of the node rests on what it changes.
     pub sweeps: bool,
+    /// The block itself, where it may have to be sent again.
+    pub block: Option<Rc<Whole>>,
+    /// A node has turned one of its commands away.
+    pub turned_away: RefCell<Option<TurnedAway>>,
+    /// When it was first sent.
+    pub since: Cell<u64>,
 }
 
 /// A lane of this worker.
@@ -115,6 +132,8 @@ pub struct TrackedLane {
     pub fencing: Cell<bool>,
     /// Whom the next fence is for.
     pub next_fence: RefCell<Vec<Rc<Hold>>>,
+    /// Where its connection goes, or went.
+    pub address: Rc<RefCell<Option<Address>>>,
     /// What the handshake told.
     pub ready: RefCell<Option<Ready>>,
     /// Why there is no connection.
@@ -136,16 +155,43 @@ pub enum Trouble {
     Refused(Vec<u8>),
 }
 
+// === impl Ticket ===
+
+impl Ticket {
+    /// The first attempt at a place.
+    pub fn new(session: &Rc<Session>, number: u64) -> Ticket {
+        Ticket { session: Rc::clone(session), number, attempt: 0, hops: 0 }
+    }
+}
+
 // === impl Waiter ===
 
 impl Waiter {
+    /// Calls `each` with every client that waits.
+    pub fn each_session(&self, mut each: impl FnMut(&Rc<Session>)) {
+        match self {
+            Waiter::Reply(ticket, ..) | Waiter::Snapshot(_, ticket) => each(&ticket.session),
+            Waiter::Fetch(flight) => flight.waiters.borrow().iter().for_each(|ticket| each(&ticket.session)),
+            _ => {}
+        }
+    }
+
+    /// Whether a reply proves that the node still serves the keys it is asked about: a master that is cut off from its
+    /// cluster goes on answering what has none.
+    pub fn names_keys(&self) -> bool {
+        match self {
+            Waiter::Reply(_, _, after) => !matches!(after.keys(), None | Some(Keys::None)),
+            Waiter::Pttl(_) | Waiter::Fetch(_) | Waiter::SnapshotPttl(..) | Waiter::Snapshot(..) => true,
+            Waiter::Heartbeat => true,
+            _ => false,
+        }
+    }
+
     /// The clients that wait.
     pub fn sessions(&self) -> Vec<Rc<Session>> {
-        match self {
-            Waiter::Reply(ticket, ..) | Waiter::Snapshot(_, ticket) => vec![Rc::clone(&ticket.session)],
-            Waiter::Fetch(flight) => flight.waiters.borrow().iter().map(|ticket| Rc::clone(&ticket.session)).collect(),
-            _ => Vec::new(),
-        }
+        let mut sessions = Vec::new();
+        self.each_session(|session| sessions.push(Rc::clone(session)));
+        sessions
     }
 
     /// Whether the reply is that of an EXEC.
@@ -157,6 +203,14 @@ impl Waiter {
 // === impl TrackedLane ===
 
 impl TrackedLane {
+    /// Whether its server, when it loses a slot by force, tells of the keys that it drops (COHERENCE: Redis 7.2, any Valkey).
+    pub fn tells_of_lost_slots(&self) -> bool {
+        let ready = self.ready.borrow();
+        ready
+            .as_ref()
+            .is_some_and(|Ready { server, .. }| server.name == "valkey" || (server.major, server.minor) >= (7, 2))
+    }
+
     /// Whether its connection speaks RESP2 only.
     pub fn speaks_resp2(&self) -> bool {
         self.ready.borrow().as_ref().is_some_and(|ready| ready.proto == 2)
@@ -171,6 +225,8 @@ impl After {
     pub fn late(&self) -> After {
         match self {
             After::Swept => After::Swept,
+            After::Part(gather, ..) if gather.sweeps() => After::Swept,
+            After::Queued(_) => After::Nothing,
             After::Exec(end) => After::Exec(Rc::clone(end)),
             After::Held(hold, keys) => After::Held(Rc::clone(hold), keys.clone()),
             other => other.keys().cloned().map_or(After::Nothing, After::Written),
@@ -180,9 +236,26 @@ impl After {
     /// The keys that it is about.
     pub fn keys(&self) -> Option<&Keys> {
         match self {
-            After::Written(keys) | After::News(keys) | After::Held(_, keys) => Some(keys),
+            After::Written(keys) | After::News(keys) | After::Held(_, keys) | After::Part(_, _, keys) => Some(keys),
             After::Exec(end) => Some(&end.keys),
-            After::Nothing | After::Info | After::Swept | After::Published(..) | After::Counted(_) => None,
+            After::Queued(_)
+            | After::Nothing
+            | After::Info
+            | After::Swept
+            | After::Published(..)
+            | After::Counted(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_s_part_of_a_sweep_sweeps_however_late_it_is_answered() {
+        let part = |sweeps| After::Part(Gather::new(Box::new(|_, _| ()), 1, Vec::new(), sweeps), 0, Keys::None);
+        assert!(matches!(part(true).late(), After::Swept));
+        assert!(matches!(part(false).late(), After::Written(Keys::None)));
     }
 }

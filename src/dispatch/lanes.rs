@@ -13,13 +13,13 @@ use super::worker::{Settings, Worker};
 use crate::cache::Mode;
 use crate::coherence::Standing;
 use crate::command::Learned;
-use crate::net::{ConnectOptions, Stream, boottime};
+use crate::net::{Address, ConnectOptions, Stream, boottime};
 use crate::upstream::CLIENT_NAME;
 use crate::upstream::backoff::Backoff;
-use crate::upstream::handshake::{Hello, Purpose, handshake};
+use crate::upstream::handshake::{HandshakeError, Hello, Purpose, handshake};
 use crate::upstream::identity::Credentials;
 use crate::upstream::lane::{Connect, LARGE_REPLY, Lane, Limits};
-use crate::upstream::topology::NodeId;
+use crate::upstream::topology::{NodeId, Topology};
 
 /// Names learned from upstream are forgotten beyond so many: a client that makes them up fills no memory.
 const LEARNED_MAX: usize = 4096;
@@ -32,7 +32,7 @@ const SPARE_LANES: usize = 16;
 impl Worker {
     /// The lane that a client begins on.
     pub fn main_lane(&self) -> Rc<TrackedLane> {
-        self.lane(self.settings.topology.node(None), 0, self.settings.db)
+        self.lane(self.home(), 0, self.settings.db)
     }
 
     /// The lane to a node, of a user and database.
@@ -40,14 +40,6 @@ impl Worker {
         let is = |lane: &&Rc<TrackedLane>| lane.node == node && lane.identity == identity && lane.db == db;
         let found = self.lanes.borrow().iter().find(is).cloned();
         found.unwrap_or_else(|| self.open_lane(node, identity, db))
-    }
-
-    /// The lane that a command of a client rides, by the first key it names: its own, unless that key lives on another
-    /// node.
-    pub fn route(&self, session: &Session, key: Option<&[u8]>) -> Rc<TrackedLane> {
-        let lane = session.lane();
-        let node = self.settings.topology.node(key);
-        if lane.node == node { lane } else { self.lane(node, lane.identity, lane.db) }
     }
 
     /// Whether a client without SELECT and AUTH rides this lane; readiness goes by it.
@@ -62,19 +54,26 @@ impl Worker {
             commands: upstream.lane_max_commands,
             bytes: upstream.lane_max_bytes,
             command_timeout: upstream.command_timeout,
-            connect_timeout: upstream.connect_timeout,
+            connect_timeout: if settings.topology.has_alternatives() {
+                // Whoever was certainly not sent waits for a failover to end.
+                upstream.connect_timeout.max(upstream.failover_wait.min(upstream.command_timeout))
+            } else {
+                upstream.connect_timeout
+            },
             idle_timeout: upstream.lane_idle_timeout,
             // What may still be kept is not passed on in pieces.
             piece: LARGE_REPLY.max(settings.cache.max_entry_bytes + 1),
+            keeps: settings.topology.has_alternatives(),
         };
         let given = self.account_at(identity).and_then(|account| account.identity.clone());
         let credentials = given.map_or_else(|| settings.credentials.clone(), Credentials::from);
-        let kill = Rc::new(Cell::new(None));
-        let connect = connecting(Arc::clone(settings), node, credentials, db, Rc::clone(&kill));
+        let (kill, address) = (Rc::new(Cell::new(None)), Rc::<RefCell<Option<Address>>>::default());
+        let (kills, goes) = (Rc::clone(&kill), Rc::clone(&address));
+        let connect = connecting(Arc::clone(settings), node, credentials, db, kills, goes);
         let number = self.next_lane.get();
         self.next_lane.set(number + 1);
         let backoff = Backoff::new(upstream.backoff_min, upstream.backoff_max, boottime() ^ u64::from(number) << 32);
-        let (queue, driver) = Lane::new(limits, connect, backoff);
+        let (queue, driver) = Lane::new(limits, connect, backoff, Rc::clone(&self.next_order));
         let lane = Rc::new(TrackedLane {
             queue,
             standing: Standing::new(number),
@@ -83,6 +82,7 @@ impl Worker {
             db,
             fencing: Cell::new(false),
             next_fence: RefCell::default(),
+            address,
             ready: RefCell::default(),
             trouble: RefCell::default(),
             connection_id: Cell::new(0),
@@ -128,7 +128,7 @@ impl Worker {
         }
     }
 
-    fn close_lane(&self, number: u32) {
+    pub(super) fn close_lane(&self, number: u32) {
         let mut lanes = self.lanes.borrow_mut();
         let Some(index) = lanes.iter().position(|lane| lane.standing.number() == number) else { return };
         let lane = lanes.remove(index);
@@ -170,23 +170,37 @@ fn connecting(
     credentials: Credentials,
     db: u32,
     kill: Rc<Cell<Option<u64>>>,
+    goes: Rc<RefCell<Option<Address>>>,
 ) -> Connect {
     Box::new(move || {
-        let (settings, credentials, kill) = (Arc::clone(&settings), credentials.clone(), kill.get());
+        let (settings, credentials) = (Arc::clone(&settings), credentials.clone());
+        let address = settings.address_of(node);
+        let before = goes.replace(address.clone());
+        // An id is one server's own.
+        let kill = kill.get().filter(|_| before == address);
         Box::pin(async move {
             let upstream = &settings.upstream;
+            let address = address.ok_or(HandshakeError::Nowhere)?;
             let identity = credentials.identity()?;
             let options = ConnectOptions { timeout: upstream.connect_timeout, user_timeout: upstream.command_timeout };
-            let mut stream = Stream::connect(settings.topology.address(node), options).await?;
+            let mut stream = Stream::connect(&address, options).await?;
             let hello = Hello {
                 identity: &identity,
                 db,
                 resp3: true,
                 name: CLIENT_NAME,
                 purpose: Purpose::Lane { tracking: settings.cache.mode == Mode::Tracking },
+                readonly: settings.is_replica(node),
                 kill,
             };
             let (ready, leftover) = handshake(&mut stream, &hello, upstream.connect_timeout).await?;
+            if matches!(settings.topology, Topology::Sentinel(_))
+                && node == Topology::ONLY
+                && matches!(&*ready.role, "replica" | "slave")
+            {
+                settings.topology.doubt();
+                return Err(HandshakeError::NotMaster);
+            }
             Ok((stream, ready, leftover))
         })
     })

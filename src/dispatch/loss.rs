@@ -5,6 +5,8 @@
 
 use std::rc::Rc;
 
+use bytes::Bytes;
+
 use super::lane::{After, Ticket, TrackedLane, Trouble, Waiter};
 use super::pieces::Pieces;
 use super::worker::Worker;
@@ -58,26 +60,33 @@ impl Worker {
         } else {
             self.cells.add(Counter::LaneLosses, 1);
             self.cells.add(Counter::EpochBumpsLaneLost, 1);
-            tracing::warn!(upstream = %self.settings.topology, db = lane.db, cause = %loss, "lane lost");
+            if matches!(loss, Loss::Left) {
+                // Why has been told once for all lanes.
+                tracing::debug!(upstream = %self.settings.topology, db = lane.db, cause = %loss, "lane lost");
+            } else {
+                tracing::warn!(upstream = %self.settings.topology, db = lane.db, cause = %loss, "lane lost");
+            }
             *lane.trouble.borrow_mut() = Some(Trouble::Unreachable(loss.to_string()));
             // Where it was we who gave up, its successor ends it at the server, or a late write of it could follow a
             // newer one. Where the other side has, the server may have been restarted, and the id be a stranger's.
-            let ours = !on(Rule::StrangersAreSpared) || !matches!(loss, Loss::Io(_));
+            let ours = !on(Rule::StrangersAreSpared) || !matches!(loss, Loss::Io(_) | Loss::Left);
             let kills = ours && on(Rule::PredecessorIsKilled);
             lane.kill.set(Some(lane.connection_id.get()).filter(|&id| id != 0 && kills));
-            if self.is_main(lane) {
+            self.avoid(lane);
+            if self.keeps_connected(lane) {
                 lane.queue.want();
             }
         }
         let error = Error::Lost { upstream: self.upstream_name(), cause: loss.to_string() };
         let holds = std::mem::take(&mut *lane.next_fence.borrow_mut());
         // Who has been told that it took too long must not find it done later.
-        let lost = driver.owed_after_loss(|waiter| !matches!(waiter, Waiter::Tombstone(_) | Waiter::Heartbeat));
-        let kept = lane.queue.next_order() - lane.queue.depth() as u64;
+        let lost = driver
+            .owed_after_loss(|waiter| !matches!(waiter, Waiter::Tombstone(_) | Waiter::Heartbeat | Waiter::Asking));
+        let kept = lane.queue.first_order();
         let mut cleared = Vec::new();
         for owed in lost {
             let waiter = owed.waiter;
-            if let (Waiter::Fetch(flight), Loss::Io(_)) = (&waiter, loss) {
+            if let (Waiter::Fetch(flight), Loss::Io(_) | Loss::Left) = (&waiter, loss) {
                 for ticket in self.send_again(lane, flight, kept, &mut cleared) {
                     self.fail_or_close_with(&ticket, &error);
                 }
@@ -107,8 +116,9 @@ impl Worker {
         };
         if self.is_main(lane) {
             // An upstream that wants each client's own credentials, and none of ours, is there for them.
-            self.coherence.shared.reachable.send_if_modified(|reachable| reachable.replace(no_auth) != Some(no_auth));
-            if !no_auth {
+            let there = no_auth || self.lanes.borrow().iter().any(|lane| self.is_main(lane) && lane.queue.is_up());
+            self.coherence.shared.reachable.send_if_modified(|reachable| reachable.replace(there) != Some(there));
+            if !no_auth && self.keeps_connected(lane) {
                 // Whether upstream is back must be known without a client asking.
                 lane.queue.want();
             }
@@ -116,6 +126,9 @@ impl Worker {
         if !self.is_main(lane) && matches!(trouble, Trouble::Refused(_)) {
             // A client's own SELECT or AUTH: it gets the answer, no operator needs to know.
             tracing::debug!(upstream = %self.settings.topology, db = lane.db, cause = %error, "refused by upstream");
+        } else if matches!(error, HandshakeError::Nowhere) {
+            // Who looks for it tells why it is not found.
+            tracing::debug!(upstream = %self.settings.topology, db = lane.db, cause = %error, "no connection to upstream");
         } else if lane.trouble.borrow().as_ref() != Some(&trouble) {
             tracing::warn!(upstream = %self.settings.topology, db = lane.db, cause = %error, "no connection to upstream");
         }
@@ -132,6 +145,16 @@ impl Worker {
         }
         *lane.trouble.borrow_mut() = Some(trouble);
         lane.changed.notify_waiters();
+        self.avoid(lane);
+        if self.is_cluster() {
+            // What names no key need not wait for this node.
+            lane.queue.reroute();
+        }
+    }
+
+    /// Whether a lane's node is to be reached even if nobody asks for it.
+    fn keeps_connected(&self, lane: &TrackedLane) -> bool {
+        self.is_main(lane) && self.masters().contains(&lane.node)
     }
 
     /// The oldest commands have waited too long: told so; or the lane is silent and given up.
@@ -142,7 +165,7 @@ impl Worker {
         let up = lane.queue.is_up();
         let mut late = Vec::new();
         let silent = driver.overdue(self.now(), |waiter| {
-            if matches!(waiter, Waiter::Tombstone(_) | Waiter::Heartbeat) || is_coming(waiter) {
+            if matches!(waiter, Waiter::Tombstone(_) | Waiter::Heartbeat | Waiter::Asking) || is_coming(waiter) {
                 return;
             }
             // What it was about is bumped again when the late reply comes.
@@ -177,6 +200,9 @@ impl Worker {
                 if on(Rule::EffectOfFailure) {
                     self.effect(&after);
                 }
+                if let After::Part(gather, part, _) = after {
+                    return self.part_taken(&gather, part, &ticket, error);
+                }
                 self.fail_or_close(&ticket, error);
             }
             Waiter::Fetch(flight) => {
@@ -185,15 +211,19 @@ impl Worker {
                 let waiters = std::mem::take(&mut *flight.waiters.borrow_mut());
                 waiters.iter().for_each(|ticket| self.fail_or_close(ticket, error));
             }
-            Waiter::Snapshot(_, ticket) => {
+            Waiter::Snapshot(snapshot, ticket) => {
                 lane.standing.land();
-                self.fail_or_close(&ticket, error);
+                if snapshot.is_whole() {
+                    self.fail_or_close(&ticket, error);
+                } else {
+                    self.deliver_snapshot(&snapshot, &ticket, &Bytes::copy_from_slice(error));
+                }
             }
             Waiter::Fence(holds) => self.fence_failed(lane, holds),
             Waiter::OwnFence(hold) => self.release(&hold),
             Waiter::Tombstone(after) if on(Rule::EffectOfLateReply) => self.effect(&after),
             Waiter::Caching(_) | Waiter::Pttl(_) | Waiter::SnapshotCaching(..) | Waiter::SnapshotPttl(..) => {}
-            Waiter::Heartbeat | Waiter::Tombstone(_) => {}
+            Waiter::Heartbeat | Waiter::Asking | Waiter::Tombstone(_) => {}
         }
     }
 

@@ -10,17 +10,20 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::gather::{Gather, Join};
 use super::lane::{Rewrite, Ticket, TrackedLane, Waiter};
 use super::read::CACHING;
 use super::session::Session;
+use super::spread::{Cut, joined};
 use super::worker::Worker;
 use crate::cache::entry::{Lookup, Namespace};
 use crate::cache::{Entry, Flight, Mget, Mode};
-use crate::command::Row;
+use crate::command::{Row, join};
 use crate::error::Error;
+use crate::limits::AUTHENTICATED;
 use crate::protocol::downgrade::Shape;
 use crate::protocol::reply::ReplyScanner;
-use crate::protocol::{Args, encode};
+use crate::protocol::{Args, RequestParser, encode};
 use crate::switch::{Rule, on};
 use crate::telemetry::labels::{Class, Outcome};
 use crate::telemetry::metrics::Counter;
@@ -36,6 +39,10 @@ pub struct Snapshot {
     cached: Option<Vec<Option<Arc<Entry>>>>,
     /// How the reply is rewritten.
     shape: Option<Shape>,
+    /// It has taken a detour: nothing is filled.
+    void: Cell<bool>,
+    /// What it is a part of, if its keys are not all that were asked for.
+    part: Option<(Rc<Gather>, usize)>,
 }
 
 // === impl Worker ===
@@ -48,8 +55,9 @@ impl Worker {
             self.cells.command(Class::Mget, Outcome::Forwarded);
             return self.forward_read(session, row, args);
         }
-        let lane = self.route(session, args.get(1));
-        let namespace = lane.standing.namespace(session.resp3());
+        let lane = self.read_lane(session, args.get(1).unwrap_or_default());
+        // In a cluster all its keys lie in one slot.
+        let namespace = self.namespace(&lane, session.resp3(), args.get(1).unwrap_or_default());
         let mut found = self.parts_of(namespace, &lane, args);
         let snapshot = on(Rule::MgetIsOneSnapshot) && self.settings.cache.mget == Mget::Snapshot;
         if on(Rule::MgetNeedsPushes)
@@ -70,7 +78,10 @@ impl Worker {
         if parts.is_empty() && !split {
             return self.forward_read(session, row, args);
         }
-        self.fetch_parts(session, &lane, args, Snapshot { parts, cached: split.then_some(found), shape });
+        let cached = split.then_some(found);
+        let snapshot = Snapshot { parts, cached, shape, void: Cell::new(false), part: None };
+        let ticket = Ticket::new(session, session.replies.borrow_mut().expect_other(session.mute()));
+        self.fetch_parts(ticket, &lane, args, snapshot);
     }
 
     fn parts_of(&self, namespace: Namespace, lane: &TrackedLane, args: &Args<'_>) -> Vec<Option<Arc<Entry>>> {
@@ -128,7 +139,7 @@ impl Worker {
                 node_epoch: self.coherence.shared.node.current(),
                 sent: now,
                 order: 0,
-                max_age: self.age_limit(row, &ruling),
+                max_age: self.age_limit(row, &ruling, lane),
                 fill: true,
                 tracked: mode == Mode::Tracking && ruling.mode == Mode::Tracking,
                 row,
@@ -143,13 +154,13 @@ impl Worker {
         parts
     }
 
-    fn fetch_parts(&self, session: &Rc<Session>, lane: &Rc<TrackedLane>, args: &Args<'_>, snapshot: Snapshot) {
-        let number = session.replies.borrow_mut().expect_other(session.mute());
-        let ticket = Ticket { session: Rc::clone(session), number, attempt: 0 };
+    fn fetch_parts(&self, ticket: Ticket, lane: &Rc<TrackedLane>, args: &Args<'_>, snapshot: Snapshot) {
         let parts = snapshot.parts.len();
         let bytes = 2 * args.raw.len() + parts * (CACHING.len() + 32);
         let Ok(group) = lane.queue.group(2 * parts + 1, bytes) else {
-            return self.fail_ticket(&ticket, &Error::LaneFull { upstream: self.upstream_name() });
+            let error = Error::LaneFull { upstream: self.upstream_name() };
+            self.cells.error(error.kind());
+            return self.deliver_snapshot(&snapshot, &ticket, &Bytes::from(error.reply()));
         };
         let request = snapshot.request(args);
         let snapshot = Rc::new(snapshot);
@@ -166,21 +177,72 @@ impl Worker {
         lane.standing.take_off();
         self.note_busy();
         let request = request.as_deref().unwrap_or(args.raw);
+        let session = Rc::clone(&ticket.session);
         let order = lane.queue.add(group, self.now(), request, Waiter::Snapshot(snapshot, ticket));
         session.rests_on(order);
+    }
+
+    /// An MGET over several slots: each slot's keys by themselves, from the cache or from the slot's owner.
+    pub(super) fn mget_across(&self, session: &Rc<Session>, row: &'static Row, cut: Cut) {
+        let cached = session.replies.borrow().is_settled() && self.settings.cache.mode != Mode::Off;
+        self.unpark(session);
+        let Cut { owners, requests } = cut;
+        let join: Join = Box::new(move |parts, out| joined(join::elements(parts, &owners, out), parts, out));
+        let gather = Gather::new(join, requests.len(), Vec::new(), false);
+        let number = session.replies.borrow_mut().expect_other(session.mute());
+        for (i, request) in requests.iter().enumerate() {
+            let mut parser = RequestParser::default();
+            if parser.parse(request, &AUTHENTICATED).is_err() {
+                continue;
+            }
+            let args = Args { raw: request, ranges: parser.ranges() };
+            let lane = self.read_lane(session, args.get(1).unwrap_or_default());
+            let namespace = self.namespace(&lane, session.resp3(), args.get(1).unwrap_or_default());
+            let looks = cached && args.len() <= PARTS_MAX;
+            let found = if looks { self.parts_of(namespace, &lane, &args) } else { vec![None; args.len() - 1] };
+            let ticket = Ticket::new(session, number);
+            if let Some(Some(first)) = found.first()
+                && found.iter().all(Option::is_some)
+            {
+                self.served(&lane, first, Class::Mget);
+                let mut reply = BytesMut::new();
+                encode::array_header(&mut reply, found.len());
+                found.iter().flatten().for_each(|entry| reply.extend_from_slice(&entry.reply));
+                self.part_taken(&gather, i, &ticket, &reply);
+                continue;
+            }
+            self.cells.command(Class::Mget, if looks { Outcome::Miss } else { Outcome::Forwarded });
+            let parts = if looks { self.parts_to_fill(namespace, &lane, &args, &found, row) } else { Vec::new() };
+            let shape = self.shape(session, &lane, row, &args);
+            let part = Some((Rc::clone(&gather), i));
+            self.fetch_parts(
+                ticket,
+                &lane,
+                &args,
+                Snapshot { parts, cached: None, shape, void: Cell::new(false), part },
+            );
+        }
+    }
+
+    /// An MGET's reply, or an error in its place, goes to the client or to what it is a part of.
+    pub(super) fn deliver_snapshot(&self, snapshot: &Snapshot, ticket: &Ticket, reply: &Bytes) {
+        match &snapshot.part {
+            Some((gather, part)) => self.part_taken(gather, *part, ticket, reply),
+            None => self.deliver(ticket, reply, true),
+        }
     }
 
     /// The reply of an MGET that fills: its parts are put in, then it is released.
     pub fn snapshot_taken(&self, lane: &Rc<TrackedLane>, snapshot: &Snapshot, ticket: &Ticket, reply: &[u8]) {
         lane.standing.land();
         let Some(elements) = elements(reply) else {
-            return self.deliver_copy(ticket, reply);
+            return self.deliver_snapshot(snapshot, ticket, &Bytes::copy_from_slice(reply));
         };
         for (element, part) in &snapshot.parts {
             let Some(bytes) = elements.get(snapshot.place_in_reply(*element)).copied() else { continue };
             // A nil for a key that exists belongs to a key of another type.
             let nil = bytes.starts_with(b"$-1") || bytes.starts_with(b"_");
-            if nil && part.pttl.get() != Some(-2) {
+            if snapshot.void.get() || nil && part.pttl.get() != Some(-2) {
                 continue;
             }
             match self.coherence.fill(part, &lane.standing, bytes, bytes) {
@@ -191,7 +253,9 @@ impl Worker {
                 Err(reason) => self.cells.fill_refused(reason),
             }
         }
-        let Some(cached) = &snapshot.cached else { return self.deliver_copy(ticket, reply) };
+        let Some(cached) = &snapshot.cached else {
+            return self.deliver_snapshot(snapshot, ticket, &Bytes::copy_from_slice(reply));
+        };
         let mut joined = BytesMut::new();
         encode::array_header(&mut joined, cached.len());
         let mut fetched = elements.into_iter();
@@ -199,13 +263,18 @@ impl Worker {
             let bytes = entry.as_ref().map(|entry| &entry.reply[..]).or_else(|| fetched.next());
             joined.extend_from_slice(bytes.unwrap_or_default());
         }
-        self.deliver(ticket, &Bytes::from(joined), true);
+        self.deliver_snapshot(snapshot, ticket, &Bytes::from(joined));
     }
 }
 
 // === impl Snapshot ===
 
 impl Snapshot {
+    /// Nothing of it may be kept.
+    pub fn void(&self) {
+        self.void.set(true);
+    }
+
     /// A part, by its number.
     pub fn part(&self, i: u32) -> Option<&Flight<Ticket>> {
         self.parts.get(i as usize).map(|(_, part)| part)
@@ -213,7 +282,17 @@ impl Snapshot {
 
     /// Whether the reply is only a part of what the client gets, and so cannot be passed on in pieces.
     pub fn is_part(&self) -> bool {
-        self.cached.is_some()
+        self.cached.is_some() || self.part.is_some()
+    }
+
+    /// What it is a part of, and which.
+    pub fn part_of(&self) -> Option<(Rc<Gather>, usize)> {
+        self.part.clone()
+    }
+
+    /// Whether it is all that its client has asked for.
+    pub fn is_whole(&self) -> bool {
+        self.part.is_none()
     }
 
     /// How the reply becomes what the client gets.

@@ -2,7 +2,8 @@
 //! an early return with a name. Nothing here waits: what must wait is told to the client's task as a [`Flow`].
 //!
 //! Around it: `worker` (what a thread owns), `session` (one client), `replies` and `output` (what it is owed), `read`
-//! and `mget` (the cache's ways), `block` (transactions on the lane), `lane` and `turn` (what arrives), `lanes` and
+//! and `mget` (the cache's ways), `block` (transactions on the lane), `routes`, `redirect` and `detours` (which node, and
+//! what it turns away), `spread` and `gather` (several nodes' commands), `scripts` (those EVALSHA calls), `lane` and `turn` (what arrives), `lanes` and
 //! `accounts` (which there are), `loss` (one comes and goes), `pieces` (large replies), `fence` (news must not
 //! overtake), `retry` (reads after a lost connection), `pubsub` (shared subscriptions), `pause` (CLIENT PAUSE), `audit`,
 //! `info` (INFO's section of ours), `publish` (gauges).
@@ -10,7 +11,9 @@
 pub mod accounts;
 pub mod audit;
 pub mod block;
+pub mod detours;
 pub mod fence;
+pub mod gather;
 pub mod info;
 pub mod lane;
 pub mod lanes;
@@ -22,9 +25,14 @@ pub mod pieces;
 pub mod publish;
 pub mod pubsub;
 pub mod read;
+pub mod redirect;
+pub mod replicas;
 pub mod replies;
 pub mod retry;
+pub mod routes;
+pub mod scripts;
 pub mod session;
+pub mod spread;
 pub mod turn;
 pub mod worker;
 
@@ -34,6 +42,7 @@ use bytes::Bytes;
 
 use crate::coherence::Keys;
 use crate::command::policy::Refusal;
+use crate::command::spread::Spread;
 use crate::command::{Row, look_up};
 use crate::error::Error;
 use crate::protocol::Args;
@@ -97,6 +106,12 @@ impl Worker {
             Ok(class) => class,
             Err(refusal) => return self.refused(session, row.name.replace('|', " "), refusal),
         };
+        if self.is_cluster()
+            && row.spread() != Spread::One
+            && let Some(flow) = self.spread(session, row, args, class)
+        {
+            return flow;
+        }
         // However many names: a client's subscriptions lie together.
         let large = args.raw.len() > self.settings.upstream.large_request_bytes && class != Class::Subscribe;
         if large || self.is_held(row, class) {
@@ -108,6 +123,7 @@ impl Worker {
                 flow => return flow,
             },
             Class::Mget => self.mget(session, row, args),
+            Class::Plain if row.is_of_the_cluster() && self.is_cluster() => return Flow::Local(row),
             Class::Plain => self.forward(session, row, args, Class::Plain, self.after_plain(row, args)),
             Class::Write => self.write(session, row, args),
             Class::Script => self.script(session, row, args),
@@ -172,10 +188,13 @@ impl Worker {
     pub fn forward(&self, session: &Rc<Session>, row: &Row, args: &Args<'_>, class: Class, after: After) {
         self.unpark(session);
         self.cells.command(class, Outcome::Forwarded);
-        let lane = self.route(session, row.single_key(args));
+        let lane = self.route_args(session, row, args);
+        if class == Class::Write || class == Class::Sweep {
+            self.note_write(session, lane.node);
+        }
         let rewrite = self.shape(session, &lane, row, args).map_or(Rewrite::No, Rewrite::Resp2);
         let number = session.replies.borrow_mut().expect_other(session.mute());
-        let ticket = Ticket { session: Rc::clone(session), number, attempt: 0 };
+        let ticket = Ticket::new(session, number);
         self.send(&lane, args.raw, ticket, rewrite, after);
     }
 
@@ -202,10 +221,12 @@ impl Worker {
         self.unpark(session);
         self.cells.command(Class::Script, Outcome::Forwarded);
         self.unknown_written();
-        let lane = self.route(session, row.single_key(args));
+        let lane = self.route_args(session, row, args);
         let rewrite = self.shape(session, &lane, row, args).map_or(Rewrite::No, Rewrite::Resp2);
         let number = session.replies.borrow_mut().expect_other(session.mute());
-        let ticket = Ticket { session: Rc::clone(session), number, attempt: 0 };
+        let ticket = Ticket::new(session, number);
+        self.note_script(row, args);
+        self.note_write(session, lane.node);
         let keys = self.keys(row, args).unwrap_or_default();
         self.coherence.sending(&keys);
         let Ok(group) = lane.queue.group(2, args.raw.len() + 16) else {
@@ -218,13 +239,26 @@ impl Worker {
         self.send_own_fence(&lane, group, hold);
     }
 
+    /// In a cluster a script may be called by its hash at nodes that have never seen it.
+    fn note_script(&self, row: &Row, args: &Args<'_>) {
+        if !self.is_cluster() {
+            return;
+        }
+        match row.name {
+            "eval" | "eval_ro" => args.get(1).into_iter().for_each(|script| self.peers.scripts.note(script)),
+            "script|load" => args.get(2).into_iter().for_each(|script| self.peers.scripts.note(script)),
+            "script|flush" => self.peers.scripts.forget(),
+            _ => {}
+        }
+    }
+
     /// A name that the table lacks: as the configuration or upstream says, else on a connection of its own.
     fn unknown(&self, session: &Rc<Session>, args: &Args<'_>) -> Flow {
         let name = args.get(0).unwrap_or_default().to_ascii_lowercase();
         if !session.authenticated.get() {
             return self.refuse(session, Class::Unknown, &Error::NoAuth);
         }
-        if session.careful.get() && !session.replies.borrow().is_empty() {
+        if session.careful.get() && (session.must_settle() || !session.replies.borrow().is_empty()) {
             return Flow::Settle;
         }
         if let Some(refusal) = self.policy.refusal_of_unknown(&name) {
@@ -268,8 +302,9 @@ impl Worker {
         self.unpark(session);
         self.cells.command(Class::Unknown, Outcome::Forwarded);
         let lane = self.route(session, first);
+        self.note_write(session, lane.node);
         let number = session.replies.borrow_mut().expect_other(session.mute());
-        let ticket = Ticket { session: Rc::clone(session), number, attempt: 0 };
+        let ticket = Ticket::new(session, number);
         self.send(&lane, args.raw, ticket, Rewrite::No, after);
     }
 }

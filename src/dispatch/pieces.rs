@@ -48,11 +48,22 @@ impl Worker {
         pieces: &mut Option<Pieces>,
         last: bool,
     ) {
-        lane.standing.lease.renew(if on(Rule::LeaseFromSending) { owed.sent } else { self.now() });
+        if !self.is_cluster() || owed.waiter.names_keys() {
+            lane.standing.lease.renew(if on(Rule::LeaseFromSending) { owed.sent } else { self.now() });
+        }
         let first = pieces.is_none();
         let under_way = pieces.get_or_insert_with(|| Pieces::of(&owed.waiter, &self.held));
         let bytes = under_way.rewritten(bytes);
         match &owed.waiter {
+            Waiter::Reply(ticket, _, after @ After::Part(gather, part, _)) => {
+                under_way.gather(&bytes, self.settings.held_max_bytes);
+                if last {
+                    self.effect(after);
+                    let whole = under_way.whole();
+                    let reply = whole.map_or_else(|| Error::HeldFull.reply().into(), BytesMut::freeze);
+                    self.part_taken(gather, *part, ticket, &reply);
+                }
+            }
             Waiter::Reply(ticket, _, after) if under_way.is_held(after, || self.others_need_fence(Some(lane))) => {
                 under_way.gather(&bytes, self.settings.held_max_bytes);
                 if last {
@@ -82,7 +93,8 @@ impl Worker {
                         Some(reply) => self.snapshot_taken(lane, snapshot, ticket, &reply),
                         None => {
                             lane.standing.land();
-                            self.fail_ticket(ticket, &Error::HeldFull);
+                            self.cells.error(Error::HeldFull.kind());
+                            self.deliver_snapshot(snapshot, ticket, &Bytes::from(Error::HeldFull.reply()));
                         }
                     }
                 }

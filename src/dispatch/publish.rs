@@ -5,7 +5,7 @@
 use std::rc::Rc;
 
 use super::lane::TrackedLane;
-use super::worker::Worker;
+use super::worker::{Account, Worker};
 use crate::cache::Mode;
 use crate::net::boottime;
 use crate::telemetry::labels::Pool;
@@ -27,6 +27,7 @@ impl Worker {
     pub fn publish(&self) {
         self.forget_remote(2 * self.settings.upstream.command_timeout.as_nanos() as u64);
         self.store.tidy();
+        self.close_gone();
         let cells = &self.cells;
         cells.add(Counter::Evictions, self.store.take_evictions());
         cells.add(Counter::GenerationBumps, self.coherence.take_bumps());
@@ -34,6 +35,12 @@ impl Worker {
         cells.set(Gauge::CacheBytes, self.store.bytes() as i64);
         cells.set(Gauge::Flights, self.flights.len() as i64);
         cells.set(Gauge::NodeEpoch, self.coherence.shared.node.current() as i64);
+        cells.set(Gauge::Masters, self.masters().len() as i64);
+        if let Some(cluster) = self.settings.topology.cluster() {
+            let replicas = cluster.nodes().iter().filter(|(_, node)| node.replica_of.is_some()).count();
+            cells.set(Gauge::Replicas, replicas as i64);
+            cells.set(Gauge::SlotsUnowned, cluster.owners().iter().filter(|owner| owner.is_none()).count() as i64);
+        }
         let (clients, upstream) = self.peers.audience.totals();
         cells.set(Gauge::Subscriptions, clients);
         cells.set(Gauge::SubscriptionsUpstream, upstream);
@@ -64,8 +71,10 @@ impl Worker {
     fn publish_pools(&self) {
         let accounts: Vec<_> = self.accounts.borrow().iter().flatten().map(Rc::clone).collect();
         for ((kind, label), published) in POOLS.into_iter().zip(&self.pools_created) {
-            let pools = accounts.iter().filter_map(|account| account.pools.get());
-            let stats: Vec<PoolStats> = pools.map(|pools| pools.stats(kind)).collect();
+            let of = |account: &Rc<Account>| {
+                account.pools.borrow().iter().map(|(_, pools)| pools.stats(kind)).collect::<Vec<_>>()
+            };
+            let stats: Vec<PoolStats> = accounts.iter().flat_map(of).collect();
             let sum = |of: fn(&PoolStats) -> u32| stats.iter().map(|stats| i64::from(of(stats))).sum();
             self.cells.set(Gauge::pool_in_use(label), sum(|stats| stats.in_use));
             self.cells.set(Gauge::pool_idle(label), sum(|stats| stats.idle));

@@ -89,8 +89,10 @@ impl Worker {
             self.forward(session, row, args, Class::Plain, After::Nothing);
             return Flow::Next;
         };
-        let lane = self.route(session, Some(key));
-        let lookup = Lookup::new(&self.seed, lane.standing.namespace(session.resp3()), args.raw);
+        let Some(lane) = self.read_route(session, Some(key)) else {
+            return self.refuse(session, Class::Read, &Error::NoReplica(self.upstream_name()));
+        };
+        let lookup = Lookup::new(&self.seed, self.namespace(&lane, session.resp3(), key), args.raw);
         let valid = |entry: &Entry| self.coherence.valid(entry, &lane.standing, self.now());
         let settled = !on(Rule::HitsWaitTheirTurn) || session.replies.borrow().is_settled();
         let hit = |entry: &Arc<Entry>| valid(entry).then(|| self.hit(session, &lane, entry));
@@ -119,7 +121,7 @@ impl Worker {
             return Flow::Dedicated(Class::Read);
         }
         let number = session.replies.borrow_mut().expect(|| reading.keep(None, false), session.mute());
-        let ticket = Ticket { session: Rc::clone(session), number, attempt: 0 };
+        let ticket = Ticket::new(session, number);
         self.board(ticket, &lane, &reading);
         Flow::Next
     }
@@ -140,7 +142,7 @@ impl Worker {
     pub fn served(&self, lane: &Rc<TrackedLane>, entry: &Arc<Entry>, class: Class) {
         self.cells.command(class, Outcome::Hit);
         self.hits.set(self.hits.get() + 1);
-        self.heartbeat(lane, self.now());
+        self.heartbeat(lane, self.now(), || entry.key.request.clone());
         if self.sampling.draw() {
             self.audit(lane, entry);
         }
@@ -167,13 +169,17 @@ impl Worker {
     /// Rules 1 and 2: judges the parked reads whose turn has come. One that has lost its entry is fetched anew
     /// with every later read of that client, or the later would show an older state.
     pub fn settle(&self, session: &Rc<Session>) {
-        let lane = session.lane();
         loop {
-            let entry = match session.replies.borrow().parked_front() {
+            let (entry, lane) = match session.replies.borrow().parked_front() {
                 None => return,
                 Some(read) => {
-                    let valid = |entry: &Arc<Entry>| self.coherence.valid(entry, &lane.standing, self.now());
-                    read.entry.clone().filter(|entry| !on(Rule::ParkedAreJudged) || valid(entry))
+                    let lane = self.read_lane(session, read.key_bytes());
+                    let namespace = self.namespace(&lane, session.resp3(), read.key_bytes());
+                    let valid = |entry: &Arc<Entry>| {
+                        entry.key.namespace == namespace && self.coherence.valid(entry, &lane.standing, self.now())
+                    };
+                    let entry = read.entry.clone().filter(|entry| !on(Rule::ParkedAreJudged) || valid(entry));
+                    (entry, lane)
                 }
             };
             let Some(entry) = entry else { return self.fetch_parked(session) };
@@ -191,27 +197,29 @@ impl Worker {
         // What they rested on is swallowed; they rest on what comes next.
         session.rests_on(session.lane().queue.next_order());
         for (number, attempt, read) in reads {
-            let lane = self.route(session, Some(read.key_bytes()));
-            let ticket = Ticket { session: Rc::clone(session), number, attempt };
+            let lane = self.read_lane(session, read.key_bytes());
+            let ticket = Ticket { attempt, ..Ticket::new(session, number) };
             if read.plain {
                 let rewrite = read.shape.map_or(Rewrite::No, Rewrite::Resp2);
                 self.send(&lane, &read.key.request, ticket, rewrite, After::Nothing);
                 continue;
             }
-            let reading =
-                Reading { row: read.row, lookup: read.key.as_lookup(), key: read.key_bytes(), shape: read.shape };
+            let namespace = self.namespace(&lane, session.resp3(), read.key_bytes());
+            let lookup = Lookup::new(&self.seed, namespace, &read.key.request);
+            let reading = Reading { row: read.row, lookup, key: read.key_bytes(), shape: read.shape };
             self.board(ticket, &lane, &reading);
         }
     }
 
     /// A plain read goes out whole without a flight; it may have to be sent anew if it stands behind a parked one.
     pub fn forward_read(&self, session: &Rc<Session>, row: &'static Row, args: &Args<'_>) {
-        let lane = self.route(session, args.get(1));
-        let lookup = Lookup { hash: 0, namespace: lane.standing.namespace(session.resp3()), request: args.raw };
+        let lane = self.read_lane(session, args.get(1).unwrap_or_default());
+        let namespace = self.namespace(&lane, session.resp3(), args.get(1).unwrap_or_default());
+        let lookup = Lookup { hash: 0, namespace, request: args.raw };
         let shape = self.shape(session, &lane, row, args);
         let reading = Reading { row, lookup, key: args.get(1).unwrap_or_default(), shape };
         let number = session.replies.borrow_mut().expect(|| reading.keep(None, true), session.mute());
-        let ticket = Ticket { session: Rc::clone(session), number, attempt: 0 };
+        let ticket = Ticket::new(session, number);
         self.send(&lane, args.raw, ticket, shape.map_or(Rewrite::No, Rewrite::Resp2), After::Nothing);
     }
 
@@ -292,7 +300,7 @@ impl Worker {
             node_epoch: noted.node_epoch,
             sent: noted.now,
             order,
-            max_age: self.age_limit(reading.row, ruling),
+            max_age: self.age_limit(reading.row, ruling, lane),
             fill,
             tracked,
             row: reading.row,
@@ -317,7 +325,11 @@ impl Worker {
 
     /// How long an entry may live: while the server holds hash fields with TTLs, what such a field can change
     /// lives no longer than the bound on staleness.
-    pub fn age_limit(&self, row: &Row, ruling: &Ruling) -> u64 {
+    /// So does everything of a cluster whose servers say nothing when they lose a slot by force (below Redis 7.2).
+    pub fn age_limit(&self, row: &Row, ruling: &Ruling, lane: &TrackedLane) -> u64 {
+        if on(Rule::LostSlotsAreCapped) && self.is_cluster() && !lane.tells_of_lost_slots() {
+            return ruling.max_age.min(self.coherence.max_staleness);
+        }
         let hash_ttls = self.coherence.shared.hash_ttls.load(std::sync::atomic::Ordering::Relaxed);
         if on(Rule::HashTtlsCap) && hash_ttls && rests_on_fields(row) {
             return ruling.max_age.min(self.coherence.max_staleness);

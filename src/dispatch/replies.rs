@@ -195,6 +195,21 @@ impl Replies {
         place.is_some_and(|place| place.attempt == attempt && matches!(place.state, State::Coming(_)))
     }
 
+    /// Whether a place still waits for the reply of this attempt.
+    pub fn is_owed(&self, number: u64, attempt: u32) -> bool {
+        let index = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        let place = index.and_then(|index| self.places.get(index));
+        let waits = |place: &Place| matches!(place.state, State::Waiting | State::Coming(_));
+        place.is_some_and(|place| place.attempt == attempt && waits(place))
+    }
+
+    /// The places that wait for their replies, or for the rest of them.
+    pub fn owed(&self) -> impl Iterator<Item = u64> + '_ {
+        let is_owed = |place: &Place| matches!(place.state, State::Waiting | State::Coming(_));
+        let owed = self.places.iter().enumerate().filter(move |(_, place)| is_owed(place));
+        owed.map(|(index, _)| self.first + index as u64)
+    }
+
     /// The parked read whose turn it is, if one is at the front.
     pub fn parked_front(&self) -> Option<&Read> {
         let front = self.places.front()?;
@@ -326,6 +341,7 @@ mod tests {
         assert!(replies.parked_front().is_some());
         let fetched: Vec<(u64, u32)> = replies.fetch_parked().iter().map(|(n, attempt, _)| (*n, *attempt)).collect();
         assert_eq!(fetched, [(1, 0), (2, 1)]);
+        assert!(!replies.is_owed(c, 0) && replies.is_owed(c, 1));
         assert!(!replies.put_copy(c, 0, b"swallowed"));
         assert!(replies.put_copy(1, 0, b"2") && replies.put_copy(c, 1, b"3"));
         assert_eq!(written(&mut replies), b"123");

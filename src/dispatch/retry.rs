@@ -11,7 +11,7 @@ use super::lane::{Ticket, TrackedLane};
 use super::read::Reading;
 use super::session::Session;
 use super::worker::Worker;
-use crate::cache::Flight;
+use crate::cache::{Flight, Lookup};
 use crate::limits::AUTHENTICATED;
 use crate::protocol::RequestParser;
 use crate::switch::{Rule, on};
@@ -41,7 +41,8 @@ impl Worker {
         let parsed = parser.parse(request, &AUTHENTICATED).is_ok();
         let args = parser.args(request);
         let Some(key) = flight.row.single_key(&args).filter(|_| parsed && in_time) else { return waiters };
-        let reading = Reading { row: flight.row, lookup: flight.key.as_lookup(), key, shape: flight.shape };
+        // Whoever owns it by now.
+        let namespace = |lane: &TrackedLane| self.namespace(lane, flight.key.namespace.is_resp3(), key);
         let mut lost = Vec::new();
         // The first leads from here, the others join it.
         let next = lane.queue.next_order();
@@ -60,7 +61,10 @@ impl Worker {
             };
             self.cells.add(Counter::Retries, 1);
             ticket.session.rests_on(next);
-            self.board(Ticket { attempt, ..ticket }, lane, &reading);
+            let lane = self.read_lane(&ticket.session, key);
+            let lookup = Lookup::new(&self.seed, namespace(&lane), request);
+            let reading = Reading { row: flight.row, lookup, key, shape: flight.shape };
+            self.board(Ticket { attempt, ..ticket }, &lane, &reading);
         }
         lost
     }

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::Waker;
 
+use super::detours::Detours;
 use super::lane::TrackedLane;
 use super::pubsub::Subscriptions;
+use super::replicas::Wrote;
 use super::replies::Replies;
 use crate::net::WriteHalf;
 
@@ -91,6 +93,12 @@ pub struct Session {
     pub subscriptions: RefCell<Subscriptions>,
     /// Its next command may not be one to be taken as usual: it is in RESP2's subscribe mode, or confirmations are due.
     pub careful: Cell<bool>,
+    /// Whether no more of its commands are taken until all before are answered: some are on their way by an older map.
+    settles_first: Cell<bool>,
+    /// What it has written to each shard, where replicas may be read from.
+    pub(super) wrote: RefCell<Vec<Wrote>>,
+    /// What nodes have turned away and waits to be tried again.
+    pub detours: RefCell<Option<Rc<Detours>>>,
     /// Whether it wants replies.
     pub voice: Cell<Voice>,
     /// Whether it stands in the worker's list of clients with new output.
@@ -133,6 +141,9 @@ impl Session {
             authenticated: Cell::new(authenticated),
             subscriptions: RefCell::default(),
             careful: Cell::new(false),
+            settles_first: Cell::new(false),
+            wrote: RefCell::default(),
+            detours: RefCell::new(None),
             voice: Cell::new(Voice::On),
             touched: Cell::new(false),
             stuck: Cell::new(false),
@@ -154,6 +165,26 @@ impl Session {
         self.card.db.store(u64::from(lane.db), Ordering::Relaxed);
         self.newest.set(0);
         std::mem::replace(&mut *self.lane.borrow_mut(), lane)
+    }
+
+    /// Takes no more commands until all before are answered.
+    pub fn settle_first(&self) {
+        self.settles_first.set(true);
+        self.careful.set(true);
+    }
+
+    /// Whether it still has to; once it has, it goes on as usual.
+    pub fn must_settle(&self) -> bool {
+        if self.settles_first.get() && self.replies.borrow().is_settled() {
+            self.settles_first.set(false);
+            self.note_subscriptions();
+        }
+        self.settles_first.get()
+    }
+
+    /// Whether what it says next may not be taken as usual for this reason.
+    pub(super) fn settles_first(&self) -> bool {
+        self.settles_first.get()
     }
 
     /// Whether it speaks RESP3.

@@ -41,6 +41,7 @@ pub async fn drive(worker: Rc<Worker>, lane: Rc<TrackedLane>, mut driver: Driver
             Event::Overdue => worker.overdue(&lane, &mut driver, &mut pieces),
             Event::Lost(loss) => worker.lane_lost(&lane, &mut driver, &mut pieces, &loss),
             Event::Unreachable(error) => worker.lane_unreachable(&lane, &mut driver, &error),
+            Event::Rerouted => worker.rerouted(&lane, &mut driver),
         }
         worker.end_batch(&lane);
         worker.flush();
@@ -108,7 +109,10 @@ impl Worker {
         if is_error {
             self.error_seen(lane, &owed.waiter, bytes);
         }
-        if !is_error || !on(Rule::ErrorsRenewNoLease) {
+        let owed = self.as_alternatives_have_it(lane, owed, is_error, frame, bytes)?;
+        if (!is_error || !on(Rule::ErrorsRenewNoLease))
+            && (!self.is_cluster() || !on(Rule::LeaseNeedsKeys) || owed.waiter.names_keys())
+        {
             // Errors (LOADING, MASTERDOWN, READONLY) prove nothing about freshness.
             lane.standing.lease.renew(if on(Rule::LeaseFromSending) { owed.sent } else { self.now() });
         }
@@ -135,7 +139,7 @@ impl Worker {
             }
             Waiter::Fence(holds) => self.fence_returned(lane, holds),
             Waiter::OwnFence(hold) => self.release(&hold),
-            Waiter::Heartbeat => {}
+            Waiter::Heartbeat | Waiter::Asking => {}
             Waiter::Tombstone(after) => {
                 self.cells.add(Counter::LateReplies, 1);
                 if on(Rule::EffectOfLateReply) {
@@ -166,7 +170,11 @@ impl Worker {
         let tells = !matches!(frame.kind, b'+' | b'-' | b'!' | b':');
         match after {
             After::Held(hold, _) => self.hold_or_fail(lane, hold, ticket, &reply, true),
+            After::Part(gather, part, _) => self.part_taken(&gather, part, ticket, &reply),
             After::Exec(end) => {
+                if matches!(frame.kind, b'-' | b'!') && self.block_goes_again(lane, ticket, rewrite, &end) {
+                    return None;
+                }
                 if !ends_block(frame) {
                     self.fail_ticket(
                         ticket,
@@ -191,7 +199,7 @@ impl Worker {
                 self.deliver(ticket, &self.with_receivers(topic, &channel, &reply), true)
             }
             After::Counted(topic) => self.deliver(ticket, &self.with_subscribers(topic, &reply), true),
-            After::Nothing | After::Written(_) | After::Swept | After::News(_) => {
+            After::Nothing | After::Queued(_) | After::Written(_) | After::Swept | After::News(_) => {
                 self.deliver_either(ticket, reply, shared);
             }
         }
@@ -231,6 +239,7 @@ impl Worker {
                 }
                 let (unknown, sweeps) = match other {
                     After::Held(..) => (true, false),
+                    After::Part(gather, ..) => (false, gather.sweeps()),
                     After::Exec(end) => (end.own_fence, end.sweeps),
                     _ => (false, false),
                 };
@@ -270,6 +279,24 @@ impl Worker {
         if on(Rule::UnnamedWriteSweeps) && (self.rules.any_by_age() || self.lanes.borrow().iter().any(by_age)) {
             self.coherence.shared.node.bump();
         }
+    }
+
+    /// Where nodes may turn commands away, or replies overtake others of their client: what is left to be handed on.
+    fn as_alternatives_have_it(
+        &self,
+        lane: &Rc<TrackedLane>,
+        owed: Owed<Waiter>,
+        is_error: bool,
+        frame: &Frame,
+        bytes: &[u8],
+    ) -> Option<Owed<Waiter>> {
+        if !self.settings.topology.has_alternatives() {
+            return Some(owed);
+        }
+        if is_error {
+            return self.turned_away(lane, owed, bytes);
+        }
+        self.let_earlier_go_first(lane, owed, frame, bytes)
     }
 
     /// A flight's reply: put in if it may be, then handed to everybody who waits.

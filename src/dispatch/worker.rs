@@ -3,7 +3,7 @@
 //! *Invariant:* nothing here is touched by another thread but what stands in `Shared`, `Peers` and the cells;
 //! no lock, channel or wake-up crosses threads on the way of a hit or a forwarded command.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -11,12 +11,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 
 use super::fence::Hold;
 use super::lane::{After, Rewrite, Ticket, TrackedLane, Waiter};
 use super::pause::Pause;
 use super::pubsub::audience::Audience;
 use super::pubsub::hub::Hub;
+use super::routes::Routes;
+use super::scripts::Scripts;
 use super::session::{Flushed, Session};
 use crate::cache::audit::Sampling;
 use crate::cache::{Admission, Flights, Rules, Store};
@@ -31,7 +34,9 @@ use crate::telemetry::metrics::{Counter, Histogram};
 use crate::telemetry::{Cells, Registry};
 use crate::upstream::dedicated::Dedicated;
 use crate::upstream::identity::{Credentials, Identity};
-use crate::upstream::topology::Topology;
+use crate::upstream::replicas::{Replica, Replicas};
+use crate::upstream::slots::AddressMap;
+use crate::upstream::topology::{NodeId, Topology};
 
 /// Reading buffers kept for the next client that has something to say.
 const BUFFERS: usize = 4;
@@ -55,6 +60,8 @@ pub enum Message {
         /// What this worker called it.
         id: u64,
     },
+    /// The topology has changed.
+    Topology,
     /// The process ends: clients are let go as their replies are in.
     Drain,
 }
@@ -69,6 +76,8 @@ pub struct Peers {
     pub audience: Audience,
     /// Until when upstream holds writes.
     pub pause: Pause,
+    /// Scripts that have come by.
+    pub scripts: Scripts,
 }
 
 /// What a worker needs of the configuration.
@@ -79,8 +88,12 @@ pub struct Settings {
     pub cache: crate::cache::Config,
     /// The upstream side's.
     pub upstream: crate::upstream::Config,
-    /// Which nodes upstream consists of, and which of them a command goes to.
+    /// Which nodes upstream consists of.
     pub topology: Topology,
+    /// The replicas that may be read from.
+    pub replicas: Replicas,
+    /// Where nodes are, as seen from here.
+    pub address_map: AddressMap,
     /// The configured upstream user.
     pub credentials: Credentials,
     /// The database that clients start in.
@@ -93,11 +106,11 @@ pub struct Settings {
 pub struct Account {
     /// Its user and password; `None`: the configured one.
     pub identity: Option<Identity>,
-    /// Its dedicated connections, from the first need on: bb8 starts tasks for a pool that outlive it for a while,
-    /// and who is refused needs none.
-    pub pools: OnceCell<Dedicated>,
+    /// Its dedicated connections, by node, from the first need on: bb8 starts tasks for a pool that outlive it for a
+    /// while, and who is refused needs none.
+    pub pools: RefCell<Vec<(NodeId, Rc<Dedicated>)>>,
     /// Where its clients share their subscriptions, while they have any.
-    pub hub: RefCell<Option<Rc<Hub>>>,
+    pub hubs: RefCell<Vec<Rc<Hub>>>,
 }
 
 /// One worker.
@@ -128,6 +141,14 @@ pub struct Worker {
     pub learned: RefCell<HashMap<Vec<u8>, Option<Rc<Learned>>>>,
     /// The hash of requests, keyed per process.
     pub seed: foldhash::quality::RandomState,
+    /// Which node a key's commands go to; `None`: there is only one.
+    pub(super) routes: Option<Routes>,
+    /// The replicas that may be read from.
+    pub(super) replicas: RefCell<Arc<[Replica]>>,
+    /// Changes when the topology does.
+    pub(super) moves: watch::Sender<()>,
+    /// The next place in the order of all its lanes.
+    pub(super) next_order: Rc<Cell<u64>>,
     /// Its lanes.
     pub lanes: RefCell<Vec<Rc<TrackedLane>>>,
     /// Its upstream users; 0 is the configured one. A place is free again when the last lane of its user has gone.
@@ -185,9 +206,24 @@ pub struct Parts {
 // === impl Settings ===
 
 impl Settings {
-    /// Where dedicated connections go.
-    pub fn address(&self) -> Address {
-        self.topology.address(self.topology.node(None)).clone()
+    /// Where a node listens at present; `None`: it is unknown, or has left.
+    pub fn address_of(&self, node: NodeId) -> Option<Address> {
+        let is_the_only = self.topology.cluster().is_none() && node != Topology::ONLY;
+        if is_the_only { self.replicas.address(node) } else { self.topology.address(node) }
+    }
+
+    /// Whether a node is a replica that is read from.
+    pub fn is_replica(&self, node: NodeId) -> bool {
+        self.replicas.list().iter().any(|replica| replica.node == node)
+    }
+}
+
+// === impl Account ===
+
+impl Account {
+    /// A user that has no connections yet.
+    pub fn new(identity: Option<Identity>) -> Account {
+        Account { identity, pools: RefCell::default(), hubs: RefCell::default() }
     }
 }
 
@@ -200,11 +236,14 @@ impl Worker {
         let workers = peers.senders.len().max(1) as u64;
         let cache = settings.cache.clone();
         let window = u32::try_from(cache.admission_window.as_secs()).unwrap_or(u32::MAX);
-        let pools = Dedicated::new(settings.address(), &settings.credentials, &settings.upstream);
+        let coherence = Coherence::new(shared, &cache, boottime() ^ (index as u64) << 48);
+        if settings.topology.cluster().is_some() {
+            coherence.cap_missing();
+        }
         Rc::new_cyclic(|me| Worker {
             me: Weak::clone(me),
             index,
-            coherence: Coherence::new(shared, &cache, boottime() ^ (index as u64) << 48),
+            coherence,
             store: Store::new(cache.bytes / workers),
             flights: Flights::new(),
             admission: Admission::new(window),
@@ -212,13 +251,13 @@ impl Worker {
             sampling: Sampling::new(cache.audit_every),
             policy,
             learned: RefCell::default(),
+            routes: Routes::of(&settings.topology),
+            replicas: RefCell::new(settings.replicas.list()),
+            moves: watch::Sender::new(()),
+            next_order: Rc::new(Cell::new(1)),
             seed: foldhash::quality::RandomState::default(),
             lanes: RefCell::default(),
-            accounts: RefCell::new(vec![Some(Rc::new(Account {
-                identity: None,
-                pools: pools.into(),
-                hub: RefCell::default(),
-            }))]),
+            accounts: RefCell::new(vec![Some(Rc::new(Account::new(None)))]),
             pools_created: Default::default(),
             peers,
             remote: RefCell::default(),
@@ -279,6 +318,11 @@ impl Worker {
         self.coherence.shared.note_activity(1);
     }
 
+    /// Where a node listens at present; `None`: it is unknown, or has left.
+    pub fn address_of(&self, node: NodeId) -> Option<Address> {
+        self.settings.address_of(node)
+    }
+
     /// Queues a command on a lane, with a place for its reply.
     pub fn send(&self, lane: &Rc<TrackedLane>, request: &[u8], ticket: Ticket, rewrite: Rewrite, after: After) {
         let session = Rc::clone(&ticket.session);
@@ -324,6 +368,7 @@ impl Worker {
         }
         self.touch(session);
         self.settle(session);
+        self.note_settled(session);
         self.limit_output(session);
     }
 

@@ -91,6 +91,11 @@ impl Registry {
         self.workers().iter().map(|cells| cells.commands(class, outcome)).sum()
     }
 
+    /// Errors of one kind over all workers.
+    pub fn errors(&self, kind: ErrorKind) -> u64 {
+        self.workers().iter().map(|cells| cells.errors(kind)).sum()
+    }
+
     /// A gauge over all workers: their sum, or their largest where the family says so.
     pub fn gauge(&self, gauge: Gauge) -> i64 {
         merged(&self.workers(), gauge)

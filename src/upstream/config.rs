@@ -17,6 +17,28 @@ pub struct PoolConfig {
     pub wait_timeout: Duration,
 }
 
+/// What a command whose keys lie in several slots of a cluster gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrossSlot {
+    /// Those that can be split are.
+    Split,
+    /// Redis's own error.
+    Error,
+}
+
+/// Whom reads go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// The master.
+    Master,
+    /// A replica; if none is fit, they fail.
+    Replica,
+    /// A replica; if none is fit, the master.
+    PreferReplica,
+    /// Whoever answers fastest.
+    Nearest,
+}
+
 /// The upstream side's settings.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Config {
@@ -28,10 +50,26 @@ pub struct Config {
     pub password: String,
     /// A file that holds the password; read at each connect, so that it can be rotated.
     pub password_file: Option<std::path::PathBuf>,
+    /// The user at Sentinels; empty: the default user. `user` and `password` are the servers' alone.
+    pub sentinel_user: String,
+    /// Its password; empty: none. Never shown.
+    pub sentinel_password: String,
+    /// A file that holds the password; read at each connect, so that it can be rotated.
+    pub sentinel_password_file: Option<std::path::PathBuf>,
     /// Time for connecting and handshaking; commands wait so long for a connection, and then fail.
     pub connect_timeout: Duration,
     /// Time for a command from taking it to its reply; blocking commands are exempt.
     pub command_timeout: Duration,
+    /// How long a command that was certainly not sent waits for a failover to end; at most `command_timeout`.
+    pub failover_wait: Duration,
+    /// MGET, MSET, DEL and the like over several slots of a cluster.
+    pub cross_slot: CrossSlot,
+    /// Where nodes are, as seen from here: `told=reachable`, each a host or host:port.
+    pub address_map: Vec<String>,
+    /// Whom cacheable reads go to.
+    pub read_from: ReadFrom,
+    /// A replica that may be further behind its master than this is not read from.
+    pub replica_max_lag: Duration,
     /// First and largest pause between connection attempts; in between they double, with full jitter.
     pub backoff_min: Duration,
     /// See `backoff_min`.
@@ -72,8 +110,16 @@ impl Default for Config {
             user: String::new(),
             password: String::new(),
             password_file: None,
+            sentinel_user: String::new(),
+            sentinel_password: String::new(),
+            sentinel_password_file: None,
             connect_timeout: Duration::from_secs(1),
             command_timeout: Duration::from_secs(5),
+            failover_wait: Duration::from_secs(5),
+            cross_slot: CrossSlot::Split,
+            read_from: ReadFrom::Master,
+            replica_max_lag: Duration::from_secs(2),
+            address_map: Vec::new(),
             backoff_min: Duration::from_millis(20),
             backoff_max: Duration::from_secs(1),
             lane_max_commands: 100_000,

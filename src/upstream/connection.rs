@@ -10,6 +10,7 @@ use std::io;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
 
 use super::handshake::{Ready, write_command};
 use crate::net::Stream;
@@ -45,6 +46,8 @@ pub struct Connection {
     owed: u32,
     /// Its state cannot be proven clean, or it has failed.
     tainted: bool,
+    /// Turns true when its node is not the one to talk to any more; `None`: never.
+    left: Option<watch::Receiver<bool>>,
 }
 
 /// A reply or push, or a piece of one: raw bytes, shared with the buffer they were read into.
@@ -115,7 +118,14 @@ impl Connection {
             db,
             owed: 0,
             tainted: false,
+            left: None,
         }
+    }
+
+    /// The same, which fails as soon as `left` is true: its node is not the one to talk to any more.
+    pub(super) fn until(mut self, left: watch::Receiver<bool>) -> Connection {
+        self.left = Some(left);
+        self
     }
 
     /// The RESP version in force.
@@ -151,7 +161,12 @@ impl Connection {
     /// The socket's; the connection is then tainted.
     pub async fn flush(&mut self) -> io::Result<()> {
         while !self.output.is_empty() {
-            let result = match self.stream.write_buf(&mut self.output).await {
+            let written = tokio::select! {
+                biased;
+                written = self.stream.write_buf(&mut self.output) => written,
+                error = left(&mut self.left) => Err(error),
+            };
+            let result = match written {
                 Ok(0) => Err(io::ErrorKind::WriteZero.into()),
                 other => other,
             };
@@ -322,7 +337,12 @@ impl Connection {
     async fn fill(&mut self) -> Result<(), ConnectionError> {
         let room = if self.input.len() < READ_SIZE { READ_SIZE } else { PIECE_SIZE };
         self.input.reserve(room);
-        let result = match self.stream.read_buf(&mut self.input).await {
+        let read = tokio::select! {
+            biased;
+            read = self.stream.read_buf(&mut self.input) => read,
+            error = left(&mut self.left) => Err(error),
+        };
+        let result = match read {
             Ok(0) => Err(ConnectionError::Closed),
             Ok(_) => Ok(()),
             Err(error) => Err(error.into()),
@@ -332,6 +352,16 @@ impl Connection {
         }
         result
     }
+}
+
+/// Ends when the node is not the one to talk to any more.
+async fn left(left: &mut Option<watch::Receiver<bool>>) -> io::Error {
+    if let Some(left) = left
+        && left.wait_for(|left| *left).await.is_ok()
+    {
+        return io::Error::new(io::ErrorKind::ConnectionAborted, "the node is not the master any more");
+    }
+    std::future::pending().await
 }
 
 #[cfg(test)]

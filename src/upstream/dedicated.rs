@@ -48,12 +48,16 @@ pub struct Connector {
     address: Address,
     /// As whom.
     credentials: Credentials,
+    /// Whether it is a replica that is to be read from.
+    readonly: bool,
     /// Time for connecting and handshaking together.
     timeout: Duration,
     /// Longest time for bytes to stay unacknowledged.
     user_timeout: Duration,
     /// Attempts begun, and the last that failed.
     attempts: Arc<Attempts>,
+    /// Turns true when the node is not the one to talk to any more.
+    left: watch::Receiver<bool>,
 }
 
 /// The connection attempts of one pool.
@@ -87,6 +91,7 @@ struct Pool {
 #[derive(Debug)]
 pub struct Dedicated {
     address: Address,
+    left: watch::Sender<bool>,
     transactions: Pool,
     waiting: Pool,
     control: Pool,
@@ -130,6 +135,9 @@ pub enum PoolError {
         /// Why.
         cause: Arc<HandshakeError>,
     },
+    /// Where to is not known at present.
+    #[error("{0} is nowhere to be found")]
+    Unknown(String),
     /// Upstream refuses the user or the connection: its own error line, without its CRLF.
     #[error("{}", String::from_utf8_lossy(.0))]
     Refused(Vec<u8>),
@@ -152,6 +160,7 @@ impl Connector {
             resp3: true,
             name: super::CLIENT_NAME,
             purpose: Purpose::Dedicated,
+            readonly: self.readonly,
             kill: None,
         };
         let left = deadline.saturating_duration_since(Instant::now());
@@ -160,7 +169,7 @@ impl Connector {
             // It would never be clean, and the pool would open one after the other.
             return Err(HandshakeError::Protocol("it speaks unasked"));
         }
-        Ok(Connection::new(stream, ready, 0, behind))
+        Ok(Connection::new(stream, ready, 0, behind).until(self.left.clone()))
     }
 }
 
@@ -214,15 +223,8 @@ impl Attempts {
 // === impl Pool ===
 
 impl Pool {
-    fn new(address: &Address, credentials: &Credentials, config: &Config, pool: &PoolConfig, max: u32) -> Pool {
-        let attempts = Arc::new(Attempts { begun: AtomicU64::new(0), failed: watch::Sender::new(None) });
-        let connector = Connector {
-            address: address.clone(),
-            credentials: credentials.clone(),
-            timeout: config.connect_timeout,
-            user_timeout: config.command_timeout,
-            attempts: attempts.clone(),
-        };
+    fn new(connector: Connector, pool: &PoolConfig, max: u32) -> Pool {
+        let attempts = Arc::clone(&connector.attempts);
         // bb8 panics at zeros; here they mean: at least one, and no limit of time.
         let limit = max.max(1);
         let wait_timeout = pool.wait_timeout.max(Duration::from_millis(1));
@@ -297,17 +299,33 @@ impl Pool {
 // === impl Dedicated ===
 
 impl Dedicated {
-    /// The pools for the server at `address`. Opens nothing unless `min_idle` asks for it. Must be called in a
+    /// The pools for the server at `address`, `readonly` if it is a replica that is to be read from. Opens nothing unless `min_idle` asks for it. Must be called in a
     /// runtime; all use must be in that runtime.
-    pub fn new(address: Address, credentials: &Credentials, config: &Config) -> Dedicated {
-        let pool = |pool: &PoolConfig, max| Pool::new(&address, credentials, config, pool, max);
+    pub fn new(address: Address, readonly: bool, credentials: &Credentials, config: &Config) -> Dedicated {
+        let left = watch::Sender::new(false);
+        let connector = || Connector {
+            address: address.clone(),
+            credentials: credentials.clone(),
+            readonly,
+            timeout: config.connect_timeout,
+            user_timeout: config.command_timeout,
+            attempts: Arc::new(Attempts { begun: AtomicU64::new(0), failed: watch::Sender::new(None) }),
+            left: left.subscribe(),
+        };
+        let pool = |pool: &PoolConfig, max| Pool::new(connector(), pool, max);
         let control = PoolConfig { min_idle: 0, ..config.pool.clone() };
         Dedicated {
             transactions: pool(&config.pool, config.pool.max),
             waiting: pool(&config.waiting_pool, config.waiting_pool.max),
             control: pool(&control, CONTROL_MAX),
             address,
+            left,
         }
+    }
+
+    /// The node is not the one to talk to any more: connections that are checked out fail, and so do those that come.
+    pub fn leave(&self) {
+        self.left.send_replace(on(Rule::LeftPoolsEnd));
     }
 
     /// Checks a connection out: a resting one, a new one, or the next that comes back. It is clean, at whatever
@@ -360,9 +378,12 @@ fn refused(address: &Address, cause: Arc<HandshakeError>) -> PoolError {
         HandshakeError::Auth(line) | HandshakeError::Select(line) | HandshakeError::Refused(line) => {
             PoolError::Refused(line.clone())
         }
-        HandshakeError::Io(_) | HandshakeError::Timeout | HandshakeError::Protocol(_) | HandshakeError::Resp(_) => {
-            PoolError::Unreachable { address: address.clone(), cause }
-        }
+        HandshakeError::Io(_)
+        | HandshakeError::Timeout
+        | HandshakeError::Protocol(_)
+        | HandshakeError::Nowhere
+        | HandshakeError::NotMaster
+        | HandshakeError::Resp(_) => PoolError::Unreachable { address: address.clone(), cause },
     }
 }
 

@@ -46,6 +46,8 @@ pub struct Hello<'a> {
     pub name: &'a str,
     /// What it is for.
     pub purpose: Purpose,
+    /// Whether the server is a replica that is to be read from: said before anything else.
+    pub readonly: bool,
     /// The id of a connection that this one succeeds, to be killed so that no late write of it follows ours.
     pub kill: Option<u64>,
 }
@@ -112,6 +114,12 @@ pub enum HandshakeError {
     /// Upstream does not speak as Redis does.
     #[error("not a Redis server: {0}")]
     Protocol(&'static str),
+    /// It is not known where to connect to.
+    #[error("nobody knows where it is at present")]
+    Nowhere,
+    /// The server says that it is a replica.
+    #[error("it is not the master any more")]
+    NotMaster,
     /// Upstream's bytes are no RESP.
     #[error("not a Redis server: {0}")]
     Resp(#[from] ReplyError),
@@ -120,6 +128,7 @@ pub enum HandshakeError {
 /// One command of the sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
+    ReadOnly,
     Auth,
     Hello,
     Select,
@@ -185,7 +194,7 @@ impl Ready {
                 self.tracking = judge_flags(answer);
                 Ok(())
             }
-            (Step::Auth | Step::Select | Step::Name | Step::Kill | Step::TrackingInfo, _) => Ok(()),
+            (Step::ReadOnly | Step::Auth | Step::Select | Step::Name | Step::Kill | Step::TrackingInfo, _) => Ok(()),
         }
     }
 
@@ -275,6 +284,10 @@ fn sequence(hello: &Hello<'_>) -> (Vec<Step>, BytesMut) {
         say(Step::Auth, &[b"AUTH", user.as_bytes(), password]);
     } else if !password.is_empty() {
         say(Step::Auth, &[b"AUTH", password]);
+    }
+    if hello.readonly {
+        // A replica outside of a cluster knows no such command, and serves reads anyway.
+        say(Step::ReadOnly, &[b"READONLY"]);
     }
     say(Step::Hello, &[b"HELLO", if hello.resp3 { b"3" } else { b"2" }]);
     if let Some(id) = hello.kill {

@@ -7,34 +7,30 @@
 //! *Invariant:* an order number is never reused and grows with the place in the stream, over reconnects too.
 //! Not here: what a reply or push means; `T` is whoever waits and is never looked into.
 
+mod driver;
 mod link;
 mod queue;
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
-use tokio::time::{Instant, Sleep};
+use bytes::{Bytes, BytesMut};
 
-use link::Link;
+pub use driver::Driver;
 use queue::Queue;
 
 use super::backoff::Backoff;
 use super::handshake::{HandshakeError, Ready};
-use crate::net::{Stream, boottime};
-use crate::protocol::reply::{Frame, ReplyError, ReplyScanner};
+use crate::net::Stream;
+use crate::protocol::reply::{Frame, ReplyError};
 use crate::switch::{Rule, on};
 
 /// Replies from this size on are handed over by reference, and in pieces while they come in.
 pub const LARGE_REPLY: usize = 64 * 1024;
-
-/// A connection that has lasted so long, in nanoseconds, was a good one: its successor is tried at once.
-const STEADY: u64 = 1_000_000_000;
 
 /// A lane's limits.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +47,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// A reply of which so much has come is passed on in pieces.
     pub piece: usize,
+    /// Whether requests are kept until they are answered, because they may have to be sent again elsewhere.
+    pub keeps: bool,
 }
 
 /// The queue or the output buffer is full.
@@ -63,8 +61,12 @@ pub struct Owed<T> {
     pub waiter: T,
     /// When it was queued, in boottime nanoseconds.
     pub sent: u64,
+    /// Its place in the order of all lanes of a worker.
+    pub order: u64,
     /// Where its group begins in the bytes of this lane: a group is sent whole or not at all.
     group: u64,
+    /// Where it begins itself.
+    at: u64,
 }
 
 /// Why a connection ended.
@@ -88,6 +90,9 @@ pub enum Loss {
     /// Its owner gave it up: the connection's state cannot be trusted any more.
     #[error("its state cannot be trusted")]
     Distrusted,
+    /// Its owner left the node: it is not the master any more.
+    #[error("the node is not the master any more")]
+    Left,
 }
 
 /// What has happened to a lane.
@@ -102,6 +107,8 @@ pub enum Event {
     Lost(Loss),
     /// An attempt to connect has failed.
     Unreachable(HandshakeError),
+    /// What is queued may have to go elsewhere: ask `take_unsent`.
+    Rerouted,
 }
 
 /// One thing that arrived, in stream order.
@@ -140,62 +147,40 @@ pub enum State {
 pub struct Lane<T> {
     queue: RefCell<Queue<T>>,
     driver: RefCell<Option<Waker>>,
-    next_order: Cell<u64>,
+    next_order: Rc<Cell<u64>>,
     state: Cell<State>,
     wanted: Cell<bool>,
+    /// What its owner wants of the driver.
+    bidding: Cell<Bidding>,
     limits: Limits,
 }
 
-/// The connection's side of a lane: one task drives it.
-pub struct Driver<T> {
-    lane: Rc<Lane<T>>,
-    phase: Phase,
-    connect: Connect,
-    backoff: Backoff,
-    timer: Pin<Box<Sleep>>,
-    armed: Option<u64>,
-    used: u64,
-    up_since: u64,
-    /// When it last said that commands are overdue.
-    complained: u64,
-}
-
-enum Phase {
-    /// No connection and nothing queued.
-    Idle,
-    /// Waiting before the next attempt; after a loss though nobody waits for it, or whoever asks again and again would
-    /// connect as often.
-    Pause { sleep: Pin<Box<Sleep>>, after_loss: bool },
-    /// Connecting and handshaking.
-    Attempt(Attempt),
-    /// Connected.
-    Up(Box<Link>),
+/// What a lane's owner wants of its driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bidding {
+    Nothing,
+    /// What waits for a connection is asked back.
+    Reroute,
+    /// The connection is given up.
+    Leave,
 }
 
 // === impl Lane ===
 
 impl<T> Lane<T> {
-    /// A lane that connects by `connect`, and the driver that does so.
-    pub fn new(limits: Limits, connect: Connect, backoff: Backoff) -> (Rc<Self>, Driver<T>) {
+    /// A lane that connects by `connect`, and the driver that does so. Lanes that share `order` number their commands
+    /// in one order.
+    pub fn new(limits: Limits, connect: Connect, backoff: Backoff, order: Rc<Cell<u64>>) -> (Rc<Self>, Driver<T>) {
         let lane = Rc::new(Lane {
-            queue: RefCell::new(Queue { out: BytesMut::new(), queued: 0, written: 0, sent: 0, owed: VecDeque::new() }),
+            queue: RefCell::new(Queue::new(limits.keeps)),
             driver: RefCell::new(None),
-            next_order: Cell::new(1),
+            next_order: order,
             state: Cell::new(State::Idle),
             wanted: Cell::new(false),
+            bidding: Cell::new(Bidding::Nothing),
             limits,
         });
-        let driver = Driver {
-            lane: Rc::clone(&lane),
-            phase: Phase::Idle,
-            connect,
-            backoff,
-            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            armed: None,
-            used: boottime(),
-            up_since: 0,
-            complained: 0,
-        };
+        let driver = Driver::new(Rc::clone(&lane), connect, backoff);
         (lane, driver)
     }
 
@@ -208,13 +193,12 @@ impl<T> Lane<T> {
 
     /// Queues one command of a group and returns its place in the lane's order.
     pub fn add(&self, group: u64, now: u64, request: &[u8], waiter: T) -> u64 {
-        let mut queue = self.queue.borrow_mut();
-        queue.out.extend_from_slice(request);
-        queue.queued += request.len() as u64;
-        queue.owed.push_back(Owed { waiter, sent: now, group });
-        drop(queue);
         let order = self.next_order.get();
         self.next_order.set(order + 1);
+        let mut queue = self.queue.borrow_mut();
+        let at = queue.queued;
+        queue.add(request, Owed { waiter, sent: now, order, group, at });
+        drop(queue);
         self.wake();
         order
     }
@@ -238,6 +222,20 @@ impl<T> Lane<T> {
         self.wake();
     }
 
+    /// What waits here for a connection may have to go elsewhere.
+    pub fn reroute(&self) {
+        if self.bidding.get() == Bidding::Nothing {
+            self.bidding.set(Bidding::Reroute);
+        }
+        self.wake();
+    }
+
+    /// Its node is not the one to talk to any more: the connection is given up.
+    pub fn leave(&self) {
+        self.bidding.set(Bidding::Leave);
+        self.wake();
+    }
+
     /// Whether it is connected.
     pub fn is_up(&self) -> bool {
         self.state.get() == State::Up
@@ -253,6 +251,21 @@ impl<T> Lane<T> {
         std::mem::take(&mut self.queue.borrow_mut().sent)
     }
 
+    /// The place in the order of the first command that is owed a reply; the next command's if there is none.
+    pub fn first_order(&self) -> u64 {
+        self.queue.borrow().owed.front().map_or(self.next_order.get(), |owed| owed.order)
+    }
+
+    /// The request of a command whose reply has just been taken; `None` unless requests are kept.
+    pub fn request(&self, owed: &Owed<T>) -> Option<Bytes> {
+        self.queue.borrow().request(owed.at)
+    }
+
+    /// Calls `each` with everyone who is owed a reply.
+    pub fn each_waiter(&self, each: impl FnMut(&T)) {
+        self.queue.borrow().owed.iter().map(|owed| &owed.waiter).for_each(each);
+    }
+
     /// Commands owed a reply.
     pub fn depth(&self) -> usize {
         self.queue.borrow().owed.len()
@@ -260,7 +273,7 @@ impl<T> Lane<T> {
 
     /// Bytes waiting to be written.
     pub fn backlog(&self) -> usize {
-        self.queue.borrow().out.len()
+        self.queue.borrow().unwritten().len()
     }
 
     fn wake(&self) {
@@ -272,227 +285,6 @@ impl<T> Lane<T> {
     /// When the oldest command ends its patience.
     fn patience_ends(&self, patience: Duration) -> Option<u64> {
         self.queue.borrow().owed.front().map(|owed| owed.sent.saturating_add(patience.as_nanos() as u64))
-    }
-}
-
-// === impl Driver ===
-
-impl<T> Driver<T> {
-    /// Drives the lane until something has happened that its owner must know.
-    pub async fn next(&mut self) -> Event {
-        std::future::poll_fn(|cx| self.poll(cx)).await
-    }
-
-    /// The next thing that arrived; `None` when more must be read first.
-    pub fn arrived(&mut self) -> Result<Option<Arrived<'_, T>>, Loss> {
-        let Phase::Up(link) = &mut self.phase else { return Ok(None) };
-        let unread = link.buf.get(link.taken..).unwrap_or_default();
-        let Some(frame) = link.scanner.scan(unread).map_err(Loss::Protocol)? else {
-            return Ok(link.piece(&self.lane));
-        };
-        let start = link.taken;
-        link.taken += frame.len;
-        if frame.kind == b'>' && !link.in_pieces {
-            return Ok(Some(Arrived::Push(link.buf.get(start + frame.start..link.taken).unwrap_or_default())));
-        }
-        let owed = self.lane.queue.borrow_mut().owed.pop_front().ok_or(Loss::Unowed)?;
-        if link.in_pieces || frame.len >= LARGE_REPLY {
-            link.buf.advance(start);
-            link.taken = 0;
-            let bytes = link.buf.split_to(frame.len).freeze();
-            return Ok(Some(match std::mem::take(&mut link.in_pieces) {
-                true => Arrived::LastPiece(owed, frame, bytes),
-                false => Arrived::Large(owed, frame, bytes),
-            }));
-        }
-        Ok(Some(Arrived::Reply(owed, frame, link.buf.get(start..link.taken).unwrap_or_default())))
-    }
-
-    /// Gives back the owed of a piece.
-    pub fn keep(&mut self, owed: Owed<T>) {
-        self.lane.queue.borrow_mut().owed.push_front(owed);
-    }
-
-    /// After `Event::Overdue`: calls `late` with each waiter whose patience has ended and says whether the
-    /// lane must be given up as silent. On a connection their places stay, as what `late` leaves there;
-    /// without one they are taken back, unsent.
-    pub fn overdue(&mut self, now: u64, mut late: impl FnMut(&mut T)) -> bool {
-        let Phase::Up(link) = &self.phase else {
-            let patience = self.patience();
-            for mut owed in self.lane.queue.borrow_mut().take_back(now, patience.as_nanos() as u64) {
-                late(&mut owed.waiter);
-            }
-            return false;
-        };
-        let patience = self.lane.limits.command_timeout.as_nanos() as u64;
-        let overdue = |since: u64| now.saturating_sub(since) >= patience;
-        let mut queue = self.lane.queue.borrow_mut();
-        let silent = queue.owed.front().is_some_and(|front| overdue(front.sent)) && overdue(link.last_read);
-        if silent && on(Rule::SilenceClosesLane) {
-            return true;
-        }
-        let mut waiters: Vec<&mut T> = Vec::new();
-        for owed in queue.owed.iter_mut().take_while(|owed| overdue(owed.sent)) {
-            waiters.push(&mut owed.waiter);
-        }
-        let given_up = waiters.len();
-        for waiter in waiters {
-            late(waiter);
-        }
-        if !on(Rule::TombstonesStay) {
-            queue.owed.drain(..given_up);
-        }
-        false
-    }
-
-    /// After `Event::Lost`: what was written and is owed; what was not stays queued for the next connection, but for
-    /// the first of them for which nobody waits any more.
-    pub fn owed_after_loss(&mut self, is_waited_for: impl Fn(&T) -> bool) -> Vec<Owed<T>> {
-        let mut queue = self.lane.queue.borrow_mut();
-        let mut owed = queue.split_written();
-        owed.extend(queue.take_back_while(|owed| !is_waited_for(&owed.waiter)));
-        owed
-    }
-
-    /// After `Event::Unreachable`: everything queued, if waiting for another attempt makes no sense.
-    pub fn give_up(&mut self) -> Vec<Owed<T>> {
-        self.lane.queue.borrow_mut().take_back(u64::MAX, 0)
-    }
-
-    /// Ends the connection at once: what is on its way there must not follow newer commands.
-    pub fn abandon(&mut self) {
-        if on(Rule::AbandonedIsReset)
-            && let Phase::Up(link) = &self.phase
-        {
-            link.write.abort();
-        }
-        self.disconnect(false);
-    }
-
-    fn disconnect(&mut self, unused: bool) {
-        // One that breaks as soon as it is there is waited for like one that is not.
-        if unused || boottime().saturating_sub(self.up_since) >= STEADY {
-            self.backoff.reset();
-            self.enter(Phase::Idle);
-        } else {
-            self.pause(true);
-        }
-        self.armed = None;
-    }
-
-    fn pause(&mut self, after_loss: bool) {
-        let sleep = Box::pin(tokio::time::sleep(self.backoff.pause()));
-        self.enter(Phase::Pause { sleep, after_loss });
-    }
-
-    fn enter(&mut self, phase: Phase) {
-        self.lane.state.set(match &phase {
-            Phase::Idle => State::Idle,
-            Phase::Pause { .. } => State::Pausing,
-            Phase::Attempt(_) => State::Connecting,
-            Phase::Up(_) => State::Up,
-        });
-        self.phase = phase;
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        *self.lane.driver.borrow_mut() = Some(cx.waker().clone());
-        loop {
-            match &mut self.phase {
-                Phase::Idle => {
-                    if self.lane.depth() == 0 && !self.lane.wanted.get() {
-                        return Poll::Pending;
-                    }
-                    self.enter(Phase::Attempt((self.connect)()));
-                }
-                Phase::Pause { sleep, after_loss } => {
-                    let wanted = *after_loss || self.lane.depth() > 0 || self.lane.wanted.get();
-                    if wanted && sleep.as_mut().poll(cx).is_pending() {
-                        return self.poll_patience(cx);
-                    }
-                    self.enter(Phase::Idle);
-                }
-                Phase::Attempt(attempt) => match attempt.as_mut().poll(cx) {
-                    Poll::Pending => return self.poll_patience(cx),
-                    Poll::Ready(Ok((stream, ready, leftover))) => return Poll::Ready(self.up(stream, ready, leftover)),
-                    Poll::Ready(Err(error)) => {
-                        self.lane.wanted.set(false);
-                        self.pause(false);
-                        return Poll::Ready(Event::Unreachable(error));
-                    }
-                },
-                Phase::Up(link) => match link.poll(cx, &self.lane) {
-                    Poll::Ready(Ok(read)) => {
-                        self.used = boottime();
-                        return Poll::Ready(Event::Read(read));
-                    }
-                    Poll::Ready(Err(loss)) => return Poll::Ready(self.lost(loss)),
-                    Poll::Pending => return self.poll_patience(cx),
-                },
-            }
-        }
-    }
-
-    fn up(&mut self, stream: Stream, ready: Ready, leftover: BytesMut) -> Event {
-        let (read, write) = stream.into_split();
-        self.lane.wanted.set(false);
-        self.used = boottime();
-        self.up_since = self.used;
-        self.enter(Phase::Up(Box::new(Link {
-            read,
-            write,
-            buf: leftover,
-            taken: 0,
-            scanner: ReplyScanner::default(),
-            in_pieces: false,
-            last_read: self.used,
-        })));
-        Event::Up(ready)
-    }
-
-    fn lost(&mut self, loss: Loss) -> Event {
-        self.disconnect(matches!(loss, Loss::Idle));
-        Event::Lost(loss)
-    }
-
-    /// The one timer: the oldest command's patience or, with nothing owed, the idle time-out. It is only
-    /// moved forward when it fires, so that a busy lane does not re-arm it for every command.
-    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        loop {
-            let idle = self.used.saturating_add(self.lane.limits.idle_timeout.as_nanos() as u64);
-            // Late places stay where they are: they are complained of once in a quarter of the patience.
-            let again = self.complained.saturating_add(self.patience().as_nanos() as u64 / 4);
-            let due = self.lane.patience_ends(self.patience()).map_or(idle, |due| due.max(again));
-            let armed = self.armed.unwrap_or(u64::MAX);
-            if due < armed {
-                let wait = Duration::from_nanos(due.saturating_sub(boottime()));
-                self.timer.as_mut().reset(Instant::now() + wait);
-                self.armed = Some(due);
-            }
-            if self.timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            self.armed = None;
-            if boottime() < due {
-                continue;
-            }
-            if self.lane.depth() > 0 {
-                self.complained = boottime();
-                return Poll::Ready(Event::Overdue);
-            }
-            if matches!(self.phase, Phase::Up(_)) {
-                return Poll::Ready(self.lost(Loss::Idle));
-            }
-            return Poll::Pending;
-        }
-    }
-
-    fn patience(&self) -> Duration {
-        let limits = &self.lane.limits;
-        match self.phase {
-            Phase::Up(_) => limits.command_timeout,
-            _ => limits.connect_timeout.min(limits.command_timeout),
-        }
     }
 }
 

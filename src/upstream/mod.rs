@@ -1,11 +1,14 @@
 //! Our side towards upstream.
 pub mod backoff;
+pub mod cluster;
 pub mod config;
 pub mod connection;
+pub mod control;
 pub mod dedicated;
 pub mod handshake;
 pub mod identity;
 pub mod lane;
+pub mod replicas;
 pub mod slots;
 pub mod topology;
 pub mod url;

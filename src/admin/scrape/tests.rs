@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::net::Address;
 
 const INFO: &str = "# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.1.2\r\nuptime_in_seconds:77\r\n\
     # Clients\r\nconnected_clients:12\r\ntracking_clients:2\r\n# Memory\r\nused_memory:1048576\r\nmaxmemory:0\r\n\
@@ -116,9 +117,9 @@ fn a_target_does_not_show_its_password() {
 
 #[test]
 fn only_an_answer_that_will_be_the_same_next_time_is_a_refusal() {
-    let answered = |code: &str| NoInfo::of_answer(redis::make_extension_error(code.into(), None));
+    let answered = |code: &str| Unanswered::of_answer(redis::make_extension_error(code.into(), None));
     assert!(["NOPERM", "NOAUTH", "ERR"].into_iter().all(|code| answered(code).is_refusal()));
     assert!(["LOADING", "BUSY"].into_iter().all(|code| !answered(code).is_refusal()));
     assert!(answered("NOPERM").is_denial() && !answered("ERR").is_denial());
-    assert!(!NoInfo::NoConnection.is_refusal());
+    assert!(!Unanswered::NoConnection.is_refusal());
 }

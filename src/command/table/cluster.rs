@@ -1,7 +1,7 @@
 //! The cluster's own commands.
 //!
-//! Commands that change the cluster are refused. SLOTS, SHARDS, NODES, MYID and KEYSLOT are answered here in front of
-//! a cluster, and forwarded otherwise. READONLY and READWRITE would change a lane's connection: answered here.
+//! Commands that change the cluster are refused. What tells of its nodes is answered here in front of a cluster, and
+//! forwarded otherwise: cluster clients are to stay. READONLY and READWRITE would change a lane's connection: answered here.
 
 use crate::command::flags::{ADMIN, FAST, LOADING, NO_ASYNC_LOADING, NOSCRIPT, READONLY, STALE, WRITE};
 use crate::command::keys::{Keys, NONE};
@@ -18,15 +18,15 @@ pub static ROWS: &[Row] = &[
     row("cluster|addslotsrange", -4, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Refused),
     row("cluster|bumpepoch", 2, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Refused),
     row("cluster|cancelslotmigrations", 2, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Refused).only(Only::Valkey),
-    row("cluster|count-failure-reports", 3, ADMIN | STALE, NONE, Plain),
-    row("cluster|countkeysinslot", 3, STALE, NONE, Plain),
+    row("cluster|count-failure-reports", 3, ADMIN | STALE, NONE, Plain).of_the_cluster(),
+    row("cluster|countkeysinslot", 3, STALE, NONE, Plain).by_slot(),
     row("cluster|delslots", -3, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Refused),
     row("cluster|delslotsrange", -4, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Refused),
     row("cluster|failover", -2, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Refused),
     row("cluster|flushslot", -3, WRITE | ADMIN | NO_ASYNC_LOADING, NONE, Refused).only(Only::Valkey),
     row("cluster|flushslots", 2, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Refused),
     row("cluster|forget", 3, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Refused),
-    row("cluster|getkeysinslot", 4, STALE, NONE, Plain),
+    row("cluster|getkeysinslot", 4, STALE, NONE, Plain).by_slot(),
     row("cluster|getslotmigrations", 2, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Plain).only(Only::Valkey),
     row("cluster|help", 2, LOADING | STALE, NONE, Plain),
     row("cluster|info", 2, LOADING | STALE, NONE, Plain),
@@ -35,19 +35,19 @@ pub static ROWS: &[Row] = &[
     row("cluster|meet", -4, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Refused),
     row("cluster|migrateslots", -4, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Refused).only(Only::Valkey),
     row("cluster|myid", 2, LOADING | STALE, NONE, Plain).of_the_cluster(),
-    row("cluster|myshardid", 2, LOADING | STALE, NONE, Plain).only(Only::Valkey),
+    row("cluster|myshardid", 2, LOADING | STALE, NONE, Plain).of_the_cluster().only(Only::Valkey),
     row("cluster|nodes", 2, LOADING | STALE, NONE, Plain).of_the_cluster(),
-    row("cluster|replicas", 3, ADMIN | STALE, NONE, Plain),
+    row("cluster|replicas", 3, ADMIN | STALE, NONE, Plain).of_the_cluster(),
     row("cluster|replicate", -3, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Refused),
     row("cluster|reset", -2, ADMIN | NOSCRIPT | STALE, NONE, Refused),
     row("cluster|saveconfig", 2, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Refused),
     row("cluster|set-config-epoch", 3, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Refused),
     row("cluster|setslot", -4, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Refused),
     row("cluster|shards", 2, LOADING | STALE, NONE, Plain).of_the_cluster(),
-    row("cluster|slaves", 3, ADMIN | STALE, NONE, Plain),
+    row("cluster|slaves", 3, ADMIN | STALE, NONE, Plain).of_the_cluster(),
     row("cluster|slot-stats", -4, LOADING | STALE, NONE, Plain).only(Only::Valkey),
     row("cluster|slots", 2, LOADING | STALE, NONE, Plain).of_the_cluster(),
     row("cluster|syncslots", -3, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Refused).only(Only::Valkey),
-    row("readonly", 1, LOADING | STALE | FAST, NONE, Local),
-    row("readwrite", 1, LOADING | STALE | FAST, NONE, Local),
+    row("readonly", 1, LOADING | STALE | FAST, NONE, Local).of_the_cluster(),
+    row("readwrite", 1, LOADING | STALE | FAST, NONE, Local).of_the_cluster(),
 ];

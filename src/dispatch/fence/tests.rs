@@ -15,6 +15,7 @@ use crate::net::Address;
 use crate::telemetry::Registry;
 use crate::upstream::Config;
 use crate::upstream::identity::Credentials;
+use crate::upstream::slots::AddressMap;
 use crate::upstream::topology::Topology;
 
 /// The first of three workers, of which the third has nothing that news could overtake; and what those are told.
@@ -33,6 +34,8 @@ fn first_of_three(command_timeout: Duration) -> (Rc<Worker>, [UnboundedReceiver<
         credentials: Credentials::new(&upstream, &crate::upstream::identity::Identity::default()),
         upstream,
         topology: Topology::Standalone { address },
+        address_map: AddressMap::default(),
+        replicas: Default::default(),
         db: 0,
         held_max_bytes: 1,
     };
@@ -48,6 +51,7 @@ fn first_of_three(command_timeout: Duration) -> (Rc<Worker>, [UnboundedReceiver<
             busy: [true, true, false].map(AtomicBool::new).into(),
             audience: Audience::default(),
             pause: Default::default(),
+            scripts: Default::default(),
         }),
         policy: Policy::new(&[], &[], &[]),
         registry,

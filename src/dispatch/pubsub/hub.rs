@@ -23,13 +23,17 @@ use crate::switch::{Rule, on};
 use crate::telemetry::metrics::Counter;
 use crate::upstream::connection::{Connection, ConnectionError, Piece};
 use crate::upstream::dedicated::PoolKind;
+use crate::upstream::topology::NodeId;
 
 /// One shared connection.
 #[derive(Default)]
 pub struct Hub {
-    listeners: RefCell<[HashMap<Bytes, Listeners>; 3]>,
+    pub(super) identity: u32,
+    /// The node that owns the shard channels' slots; `None`: for all else, at whatever node.
+    pub(super) shard: Option<NodeId>,
+    pub(super) listeners: RefCell<[HashMap<Bytes, Listeners>; 3]>,
     /// What upstream has yet to confirm, in order.
-    owed: RefCell<VecDeque<Owed>>,
+    pub(super) owed: RefCell<VecDeque<Owed>>,
     /// To be written.
     out: RefCell<BytesMut>,
     /// The next command's number.
@@ -40,9 +44,9 @@ pub struct Hub {
 
 /// Who wants one channel or pattern.
 #[derive(Default)]
-struct Listeners {
+pub(super) struct Listeners {
     /// Those who have been confirmed, by id.
-    clients: BTreeMap<u64, Listener>,
+    pub(super) clients: BTreeMap<u64, Listener>,
     /// Those whose confirmations are under way.
     coming: usize,
     /// Whether upstream has confirmed it.
@@ -50,15 +54,15 @@ struct Listeners {
 }
 
 /// One of them.
-struct Listener {
-    session: Rc<Session>,
+pub(super) struct Listener {
+    pub(super) session: Rc<Session>,
     /// It has unsubscribed: what upstream sends before it has heard of that is still this client's.
     leaving: bool,
 }
 
 /// What upstream is to confirm.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     /// That it is subscribed to.
     Begins,
     /// That it is not any more.
@@ -68,14 +72,14 @@ enum Step {
 }
 
 /// A confirmation that upstream owes.
-struct Owed {
+pub(super) struct Owed {
     /// Which command it belongs to: if that fails, all of its are over.
-    command: u64,
-    topic: Topic,
-    step: Step,
-    name: Bytes,
+    pub(super) command: u64,
+    pub(super) topic: Topic,
+    pub(super) step: Step,
+    pub(super) name: Bytes,
     /// Who gets it, and what it is if that is known already.
-    to: Option<(Ticket, Option<Vec<u8>>)>,
+    pub(super) to: Option<(Ticket, Option<Vec<u8>>)>,
 }
 
 // === impl Hub ===
@@ -141,7 +145,7 @@ impl Hub {
         }
     }
 
-    fn write(&self, raw: &[u8]) -> u64 {
+    pub(super) fn write(&self, raw: &[u8]) -> u64 {
         self.out.borrow_mut().extend_from_slice(raw);
         self.ring.notify_one();
         self.next_command.set(self.next_command.get() + 1);
@@ -168,20 +172,20 @@ impl Listeners {
 
 impl Worker {
     /// The hub of a user, opened if there is none; `None`: no such user any more.
-    pub(super) fn hub(&self, identity: u32) -> Option<Rc<Hub>> {
+    pub(super) fn hub(&self, identity: u32, shard: Option<NodeId>) -> Option<Rc<Hub>> {
         let account = self.account_at(identity)?;
-        if let Some(hub) = &*account.hub.borrow() {
+        if let Some(hub) = account.hubs.borrow().iter().find(|hub| hub.shard == shard) {
             return Some(Rc::clone(hub));
         }
         let worker = self.me()?;
-        let hub = Rc::new(Hub::default());
-        *account.hub.borrow_mut() = Some(Rc::clone(&hub));
+        let hub = Rc::new(Hub { identity, shard, ..Hub::default() });
+        account.hubs.borrow_mut().push(Rc::clone(&hub));
         let serving = Rc::clone(&hub);
         tokio::task::spawn_local(async move {
-            let error = worker.serve_hub(identity, &serving).await;
+            let error = worker.serve_hub(&serving).await;
             worker.begin_batch();
             // From here on the next one who subscribes opens another.
-            account.hub.take();
+            account.hubs.borrow_mut().retain(|hub| !Rc::ptr_eq(hub, &serving));
             worker.close_hub(&serving, &error);
             worker.flush();
         });
@@ -189,8 +193,9 @@ impl Worker {
     }
 
     /// Serves until the connection is lost or nobody needs it; the error is for those who still wait.
-    async fn serve_hub(&self, identity: u32, hub: &Rc<Hub>) -> Vec<u8> {
-        let mut connection = match self.check_out_aligned(identity, PoolKind::Waiting, None, None).await {
+    async fn serve_hub(&self, hub: &Rc<Hub>) -> Vec<u8> {
+        let node = hub.shard.unwrap_or(self.home());
+        let mut connection = match self.check_out_aligned(hub.identity, node, PoolKind::Waiting, None, None).await {
             Ok(connection) => connection,
             Err(reply) => return reply,
         };
@@ -307,7 +312,14 @@ impl Worker {
     }
 
     fn has_subscribed(&self, hub: &Rc<Hub>, owed: Owed) {
-        let Owed { topic, name, to: Some((ticket, _)), .. } = owed else { return };
+        let Owed { topic, name, to: Some((ticket, _)), .. } = owed else {
+            // Its clients have come from the slot's former owner.
+            if let Some(listeners) = hub.listeners.borrow_mut()[owed.topic as usize].get_mut(&owed.name) {
+                let first = !std::mem::replace(&mut listeners.confirmed, true);
+                self.peers.audience.change(owed.topic, &owed.name, 0, i64::from(first));
+            }
+            return;
+        };
         let session = &ticket.session;
         let (first, new) = {
             let of_topic = &mut hub.listeners.borrow_mut()[topic as usize];
@@ -351,6 +363,10 @@ impl Worker {
     fn ended_by_upstream(&self, hub: &Hub, topic: Topic, name: &[u8]) {
         let Some(listeners) = hub.listeners.borrow_mut()[topic as usize].remove(name) else { return };
         let hubs = i64::from(listeners.confirmed);
+        if hub.shard.is_some() {
+            self.peers.audience.change(topic, name, 0, -hubs);
+            return self.follow(hub.identity, topic, Bytes::copy_from_slice(name), listeners.clients);
+        }
         self.peers.audience.change(topic, name, -(listeners.clients.len() as i64), -hubs);
         for Listener { session, .. } in listeners.clients.values() {
             session.subscriptions.borrow_mut().names[topic as usize].remove(name);
@@ -361,6 +377,9 @@ impl Worker {
 
     /// Upstream has refused the oldest command, as a whole.
     fn refused_by_upstream(&self, hub: &Hub, error: &[u8]) {
+        if self.refused_as_moved(hub, error) {
+            return;
+        }
         let Some(command) = hub.owed.borrow().front().map(|owed| owed.command) else { return };
         let mut error = Some(error);
         loop {
@@ -388,6 +407,11 @@ impl Worker {
 
     /// It will not be confirmed; whoever waits gets this instead.
     fn not_subscribed(&self, hub: &Hub, owed: Owed, reply: &[u8]) {
+        if owed.to.is_none() {
+            // The slot's new owner would not have it yet; its clients have been promised it.
+            let left = hub.listeners.borrow_mut()[owed.topic as usize].remove(&owed.name).unwrap_or_default();
+            return self.follow_later(hub, owed.topic, owed.name, left.clients, None);
+        }
         if let Some(listeners) = hub.listeners.borrow_mut()[owed.topic as usize].get_mut(&owed.name) {
             listeners.coming = listeners.coming.saturating_sub(1);
         }

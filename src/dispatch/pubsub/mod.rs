@@ -11,6 +11,7 @@
 //! upstream tells one connection alone (`__redis__:invalidate`), which have a dedicated connection.
 
 pub mod audience;
+pub mod follow;
 pub mod glob;
 pub mod hub;
 pub mod news;
@@ -89,11 +90,20 @@ impl Worker {
     }
 
     fn subscribe(&self, session: &Rc<Session>, topic: Topic, args: &Args<'_>) {
-        let Some(hub) = self.hub(session.lane().identity) else {
+        let identity = session.lane().identity;
+        let names = (1..args.len()).filter_map(|i| args.get(i));
+        if topic == Topic::Shard && self.is_cluster() {
+            for name in names {
+                let Some(hub) = self.hub(identity, Some(self.node_of(Some(name)))) else { return };
+                let asked = vec![(Bytes::copy_from_slice(name), self.place(session))];
+                hub.subscribe(topic, asked, &follow::subscription(topic, name));
+            }
+            return;
+        }
+        let Some(hub) = self.hub(identity, None) else {
             self.refuse(session, Class::Subscribe, &Error::NoAuth);
             return;
         };
-        let names = (1..args.len()).filter_map(|i| args.get(i));
         let asked: Vec<_> = names.map(|name| (Bytes::copy_from_slice(name), self.place(session))).collect();
         hub.subscribe(topic, asked, args.raw);
     }
@@ -143,7 +153,7 @@ impl Worker {
         session.note_subscriptions();
         // As in Redis, CLIENT REPLY silences neither messages nor confirmations.
         let number = session.replies.borrow_mut().expect_other(false);
-        Ticket { session: Rc::clone(session), number, attempt: 0 }
+        Ticket::new(session, number)
     }
 
     /// Fills the place of a confirmation.
@@ -160,11 +170,14 @@ impl Worker {
         self.deliver_copy(ticket, reply);
     }
 
-    /// In RESP2's subscribe mode, or while confirmations are under way: what to do with a command, if not the usual.
+    /// In RESP2's subscribe mode, or while confirmations or detours are under way: what to do with a command, if not the usual.
     #[cold]
     pub(super) fn while_subscribed(&self, session: &Rc<Session>, row: &'static Row, args: &Args<'_>) -> Option<Flow> {
-        if on(Rule::ConfirmationsFirst) && session.subscriptions.borrow().pending > 0 {
+        if session.must_settle() || on(Rule::ConfirmationsFirst) && session.subscriptions.borrow().pending > 0 {
             return Some(Flow::Settle);
+        }
+        if !session.careful.get() {
+            return None;
         }
         let allowed = row.class(args) == Class::Subscribe || matches!(row.name, "ping" | "quit" | "reset");
         // Upstream says itself what is wrong with the rest.
@@ -214,7 +227,8 @@ impl Session {
     /// Its subscriptions, or its RESP version, have changed.
     pub(super) fn note_subscriptions(&self) {
         let subscriptions = self.subscriptions.borrow();
-        self.careful.set(subscriptions.pending > 0 || subscriptions.any() && !self.resp3());
+        let careful = subscriptions.pending > 0 || subscriptions.any() && !self.resp3();
+        self.careful.set(careful || self.settles_first());
         for (seen, names) in self.card.subscriptions.iter().zip(&subscriptions.names) {
             seen.store(names.len() as u64, Ordering::Relaxed);
         }

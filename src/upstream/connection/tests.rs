@@ -36,6 +36,20 @@ async fn heard(upstream: &mut Stream, bytes: &[u8]) {
 }
 
 #[tokio::test]
+async fn one_whose_node_is_left_fails_and_is_not_used_again() {
+    let (connection, mut upstream) = a_connection().await;
+    let left = watch::Sender::new(false);
+    let mut connection = connection.until(left.subscribe());
+    connection.send(b"BLPOP", 1);
+    connection.flush().await.unwrap();
+    heard(&mut upstream, b"BLPOP").await;
+    left.send_replace(true);
+    let error = connection.read_reply().await.unwrap_err();
+    assert!(error.to_string().contains("not the master any more"), "{error}");
+    assert!(!connection.is_clean());
+}
+
+#[tokio::test]
 async fn replies_come_one_by_one_and_pushes_count_for_none() {
     let (mut connection, mut upstream) = a_connection().await;
     connection.send(b"*1\r\n$1\r\na\r\n", 1);

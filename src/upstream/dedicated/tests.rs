@@ -67,7 +67,7 @@ impl Upstream {
         config.waiting_pool.wait_timeout = PATIENCE;
         config.pool.max = 2;
         change(&mut config);
-        Dedicated::new(self.address.clone(), &Identity::default().into(), &config)
+        Dedicated::new(self.address.clone(), false, &Identity::default().into(), &config)
     }
 }
 
@@ -206,7 +206,7 @@ fn an_upstream_that_is_away_fails_at_once_and_says_why() {
         let nobody = Address::Tcp { host: "127.0.0.1".into(), port };
         let mut config = Config::default();
         config.pool.wait_timeout = Duration::from_secs(60);
-        let pools = Dedicated::new(nobody, &Identity::default().into(), &config);
+        let pools = Dedicated::new(nobody, false, &Identity::default().into(), &config);
         let started = Instant::now();
         for _ in 0..3 {
             let errors = tokio::join!(pools.get(PoolKind::Transactions), pools.get(PoolKind::Transactions));

@@ -8,7 +8,15 @@ const TRACKING_ON: &str =
     "%3\r\n$5\r\nflags\r\n~2\r\n$2\r\non\r\n$5\r\noptin\r\n$8\r\nredirect\r\n:-1\r\n$8\r\nprefixes\r\n*0\r\n";
 
 fn a_lane(identity: &Identity) -> Hello<'_> {
-    Hello { identity, db: 0, resp3: true, name: "sidecache", purpose: Purpose::Lane { tracking: true }, kill: None }
+    Hello {
+        identity,
+        db: 0,
+        resp3: true,
+        name: "sidecache",
+        purpose: Purpose::Lane { tracking: true },
+        readonly: false,
+        kill: None,
+    }
 }
 
 /// Shakes hands with an upstream that says `answer` whatever it is asked.

@@ -50,13 +50,10 @@ impl Link {
 
     fn poll_write<T>(&mut self, cx: &mut Context<'_>, lane: &Lane<T>) -> Result<(), Loss> {
         let mut queue = lane.queue.borrow_mut();
-        while !queue.out.is_empty() {
-            match self.write.try_write(&queue.out) {
-                Ok(written) => {
-                    queue.out.advance(written);
-                    queue.written += written as u64;
-                    queue.sent += written as u64;
-                }
+        queue.trim();
+        while !queue.unwritten().is_empty() {
+            match self.write.try_write(queue.unwritten()) {
+                Ok(written) => queue.wrote(written),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => match self.write.poll_write_ready(cx) {
                     Poll::Pending => return Ok(()),
                     Poll::Ready(Ok(())) => {}
@@ -65,7 +62,7 @@ impl Link {
                 Err(error) => return Err(Loss::Io(error.to_string())),
             }
         }
-        if queue.out.capacity() > 4 * READ_ROOM {
+        if queue.out.is_empty() && queue.out.capacity() > 4 * READ_ROOM {
             // A burst's buffer is given back.
             queue.out = BytesMut::new();
         }

@@ -1,18 +1,23 @@
-//! What a lane has queued: bytes not yet written, and who is owed which reply.
+//! What a lane has queued: its commands' bytes, and who is owed which reply.
 //!
-//! *Invariant:* the owed stand in the order of their bytes; a group is taken back or kept whole.
+//! *Invariant:* the owed stand in the order of their bytes; a group is taken back or kept whole. Where commands may
+//! have to be sent again elsewhere, their bytes are kept until they are answered.
 
 use std::collections::VecDeque;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::Owed;
 use crate::switch::{Rule, on};
 
 /// The queue of one lane.
 pub(super) struct Queue<T> {
-    /// Bytes not yet written.
+    /// Bytes not yet written and, if they are kept, of what is not yet answered.
     pub out: BytesMut,
+    /// How many of `out` have been written; all zero unless they are kept.
+    pub kept: usize,
+    /// Whether bytes are kept until they are answered.
+    pub keeps: bool,
     /// Bytes ever queued, and ever written or taken back.
     pub queued: u64,
     pub written: u64,
@@ -25,6 +30,55 @@ pub(super) struct Queue<T> {
 // === impl Queue ===
 
 impl<T> Queue<T> {
+    /// Nothing queued yet.
+    pub fn new(keeps: bool) -> Queue<T> {
+        let owed = VecDeque::new();
+        Queue { out: BytesMut::new(), kept: 0, keeps, queued: 0, written: 0, sent: 0, owed }
+    }
+
+    /// Appends one command of a group.
+    pub fn add(&mut self, request: &[u8], owed: Owed<T>) {
+        self.out.extend_from_slice(request);
+        self.queued += request.len() as u64;
+        self.owed.push_back(owed);
+    }
+
+    /// Bytes not yet written.
+    pub fn unwritten(&self) -> &[u8] {
+        self.out.get(self.kept..).unwrap_or_default()
+    }
+
+    /// So many bytes have been written.
+    pub fn wrote(&mut self, bytes: usize) {
+        if self.keeps {
+            self.kept += bytes;
+        } else {
+            self.out.advance(bytes);
+        }
+        self.written += bytes as u64;
+        self.sent += bytes as u64;
+    }
+
+    /// Lets go of the bytes of what has been answered.
+    pub fn trim(&mut self) {
+        if self.kept == 0 {
+            return;
+        }
+        let first = self.owed.front().map_or(self.queued, |owed| owed.at);
+        let answered = usize::try_from(first.saturating_sub(self.written - self.kept as u64)).unwrap_or(0);
+        let answered = answered.min(self.kept);
+        self.out.advance(answered);
+        self.kept -= answered;
+    }
+
+    /// The request of a command that has just been taken off the queue's front, if bytes are kept.
+    pub fn request(&self, at: u64) -> Option<Bytes> {
+        let end = self.owed.front().map_or(self.queued, |owed| owed.at);
+        let begin = self.written - self.kept as u64;
+        let place = |offset: u64| offset.checked_sub(begin).and_then(|place| usize::try_from(place).ok());
+        self.out.get(place(at)?..place(end)?).filter(|_| self.keeps).map(Bytes::copy_from_slice)
+    }
+
     /// Takes the owed whose group has been written, in whole or in part, off the queue and drops what is left
     /// of their bytes.
     pub fn split_written(&mut self) -> Vec<Owed<T>> {
@@ -54,7 +108,25 @@ impl<T> Queue<T> {
         taken
     }
 
+    /// Takes back all of the owed, none of them written, with their requests.
+    pub fn take_back_requests(&mut self) -> Vec<(Owed<T>, Bytes)> {
+        let mut out = std::mem::take(&mut self.out).freeze();
+        out.advance(std::mem::take(&mut self.kept));
+        self.written = self.queued;
+        let mut ends: Vec<u64> = self.owed.iter().skip(1).map(|owed| owed.at).collect();
+        ends.push(self.queued);
+        let owed = std::mem::take(&mut self.owed);
+        let request = |(owed, end): (Owed<T>, u64)| {
+            let len = usize::try_from(end.saturating_sub(owed.at)).unwrap_or(usize::MAX).min(out.len());
+            let request = out.split_to(len);
+            (owed, request)
+        };
+        owed.into_iter().zip(ends).map(request).collect()
+    }
+
     fn drop_until(&mut self, offset: u64) {
+        self.out.advance(self.kept);
+        self.kept = 0;
         let rest = usize::try_from(offset.saturating_sub(self.written)).unwrap_or(usize::MAX).min(self.out.len());
         self.out.advance(rest);
         self.written += rest as u64;
@@ -67,14 +139,13 @@ mod tests {
 
     /// Groups of commands, each command ten bytes long and named by its number, queued at the time of that number.
     fn queue(groups: &[usize]) -> Queue<u64> {
-        let mut queue = Queue { out: BytesMut::new(), queued: 0, written: 0, sent: 0, owed: VecDeque::new() };
+        let mut queue = Queue::new(false);
         let mut next = 0;
         for &commands in groups {
             let (group, sent) = (queue.queued, next);
             for _ in 0..commands {
-                queue.out.extend_from_slice(format!("command {next:02}").as_bytes());
-                queue.queued += 10;
-                queue.owed.push_back(Owed { waiter: next, sent, group });
+                let at = queue.queued;
+                queue.add(format!("command {next:02}").as_bytes(), Owed { waiter: next, sent, order: next, group, at });
                 next += 1;
             }
         }
@@ -82,8 +153,7 @@ mod tests {
     }
 
     fn write(queue: &mut Queue<u64>, bytes: usize) {
-        queue.out.advance(bytes);
-        queue.written += bytes as u64;
+        queue.wrote(bytes);
     }
 
     fn waiters(owed: impl IntoIterator<Item = Owed<u64>>) -> Vec<u64> {
@@ -111,6 +181,33 @@ mod tests {
         assert!(queue.take_back(10, 9).is_empty());
         assert_eq!(waiters(queue.take_back(u64::MAX, 0)), [4, 5]);
         assert!(queue.out.is_empty() && queue.written == queue.queued);
+    }
+
+    #[test]
+    fn all_can_be_taken_back_with_their_requests() {
+        let mut queue = queue(&[1, 3]);
+        let taken = queue.take_back_requests();
+        let requests: Vec<(u64, Bytes)> = taken.into_iter().map(|(owed, request)| (owed.waiter, request)).collect();
+        assert_eq!(requests, (0..4).map(|n| (n, Bytes::from(format!("command {n:02}")))).collect::<Vec<_>>());
+        assert!(queue.owed.is_empty() && queue.out.is_empty() && queue.written == queue.queued);
+    }
+
+    #[test]
+    fn requests_are_kept_until_they_are_answered() {
+        let mut queue = queue(&[1, 3]);
+        queue.keeps = true;
+        write(&mut queue, 25);
+        assert_eq!(queue.unwritten(), b"nd 02command 03");
+        for n in 0..2 {
+            let owed = queue.owed.pop_front().unwrap();
+            assert_eq!(queue.request(owed.at), Some(Bytes::from(format!("command {n:02}"))));
+            queue.trim();
+            assert_eq!(queue.request(owed.at), None, "let go");
+        }
+        assert_eq!(queue.out, "command 02command 03");
+        assert_eq!(queue.unwritten(), b"nd 02command 03");
+        assert_eq!(waiters(queue.split_written()), [2, 3]);
+        assert!(queue.out.is_empty() && queue.kept == 0);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::os::unix::net::UnixStream;
 
+use super::driver::STEADY;
 use super::*;
+use crate::net::boottime;
 use crate::protocol::Value;
 use crate::upstream::handshake::{ServerVersion, Tracking};
 
@@ -41,9 +43,10 @@ fn lane(idle_timeout: Duration) -> (Rc<Lane<()>>, Driver<()>, Ends) {
         connect_timeout: patience,
         idle_timeout,
         piece: LARGE_REPLY,
+        keeps: false,
     };
     let instant = Duration::from_nanos(1);
-    let (lane, driver) = Lane::new(limits, connect, Backoff::new(instant, instant, 7));
+    let (lane, driver) = Lane::new(limits, connect, Backoff::new(instant, instant, 7), Rc::new(Cell::new(1)));
     (lane, driver, ends)
 }
 
@@ -69,6 +72,27 @@ async fn pauses_grow_while_connections_break_at_once_and_begin_anew_after_a_stea
     assert_eq!(driver.backoff.failures(), 5, "to be up is not yet to be steady");
     driver.up_since = boottime() - STEADY;
     is_dropped(&mut driver, &ends).await;
+    assert_eq!((lane.state(), driver.backoff.failures()), (State::Idle, 0));
+}
+
+#[tokio::test]
+async fn a_node_that_is_left_is_waited_for_no_longer() {
+    let (lane, mut driver, ends) = lane(Duration::from_secs(60));
+    for _ in 0..3 {
+        comes_up(&lane, &mut driver).await;
+        is_dropped(&mut driver, &ends).await;
+    }
+    driver.backoff = Backoff::new(Duration::from_secs(3600), Duration::from_secs(3600), 7);
+    comes_up(&lane, &mut driver).await;
+    is_dropped(&mut driver, &ends).await;
+    assert_eq!(lane.state(), State::Pausing);
+    lane.leave();
+    assert!(matches!(driver.next().await, Event::Rerouted));
+    // The next attempt is another address's.
+    assert_eq!((lane.state(), driver.backoff.failures()), (State::Idle, 0));
+    comes_up(&lane, &mut driver).await;
+    lane.leave();
+    assert!(matches!(driver.next().await, Event::Lost(Loss::Left)));
     assert_eq!((lane.state(), driver.backoff.failures()), (State::Idle, 0));
 }
 

@@ -1,0 +1,99 @@
+//! Which node a read goes to where replicas may be read from.
+//!
+//! What a replica shows is older than what its master does. *Invariant:* whoever has written to a shard reads from its
+//! master until a replica is known to have caught up with a moment after the write's answer; no client is shown what is
+//! older than its own writes. Otherwise two nodes may show two moments, at most `replica_max_lag` apart: that is the price
+//! of reading from replicas (P3 holds per node).
+
+use std::rc::Rc;
+
+use super::lane::TrackedLane;
+use super::session::Session;
+use super::worker::Worker;
+use crate::upstream::config::ReadFrom;
+use crate::upstream::replicas::Replica;
+use crate::upstream::topology::NodeId;
+
+/// What a client has written to one shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Wrote {
+    master: NodeId,
+    /// Whether a write is unanswered.
+    open: bool,
+    /// No answer to a write came later than this.
+    until: u64,
+}
+
+// === impl Worker ===
+
+impl Worker {
+    /// The lane that a read rides; `None`: replicas alone are wanted, and none is fit.
+    pub(super) fn read_route(&self, session: &Session, key: Option<&[u8]>) -> Option<Rc<TrackedLane>> {
+        if self.settings.upstream.read_from == ReadFrom::Master {
+            return Some(self.route(session, key));
+        }
+        let master = self.node_of(key);
+        let node = self.choose(session, master)?;
+        let mine = session.lane();
+        Some(if mine.node == node { mine } else { self.lane(node, mine.identity, mine.db) })
+    }
+
+    /// As `read_route`, for a read that has its place already.
+    pub(super) fn read_lane(&self, session: &Session, key: &[u8]) -> Rc<TrackedLane> {
+        self.read_route(session, Some(key)).unwrap_or_else(|| self.route(session, Some(key)))
+    }
+
+    /// A client has sent what may be a write to a master.
+    pub fn note_write(&self, session: &Session, node: NodeId) {
+        if self.settings.upstream.read_from == ReadFrom::Master {
+            return;
+        }
+        let mut wrote = session.wrote.borrow_mut();
+        match wrote.iter_mut().find(|shard| shard.master == node) {
+            Some(shard) => shard.open = true,
+            None => wrote.push(Wrote { master: node, open: true, until: 0 }),
+        }
+    }
+
+    /// Looks at the list of replicas again.
+    pub(super) fn replicas_changed(&self) {
+        *self.replicas.borrow_mut() = self.settings.replicas.list();
+    }
+
+    fn choose(&self, session: &Session, master: NodeId) -> Option<NodeId> {
+        let (now, upstream) = (self.now(), &self.settings.upstream);
+        let max_lag = u64::try_from(upstream.replica_max_lag.as_nanos()).unwrap_or(u64::MAX);
+        let replicas = self.replicas.borrow();
+        let is_fit = |replica: &&Replica| {
+            let caught_up = replica.health.caught_up();
+            replica.master == master && caught_up != 0 && now.saturating_sub(caught_up) <= max_lag
+        };
+        let fit = || replicas.iter().filter(is_fit);
+        // What it has written to the shard's former masters counts too.
+        let mut wrote = session.wrote.borrow_mut();
+        if session.replies.borrow().is_settled() {
+            wrote.iter_mut().filter(|shard| shard.open).for_each(|shard| (shard.open, shard.until) = (false, now));
+            // Whoever is fit has caught up with what is older.
+            wrote.retain(|shard| now.saturating_sub(shard.until) <= max_lag);
+        }
+        let is_other =
+            |shard: &&Wrote| shard.master != master && self.settings.topology.nodes().contains(&shard.master);
+        let of_shard = || wrote.iter().filter(|shard| !is_other(shard));
+        let may_go =
+            |replica: &&Replica| of_shard().all(|shard| !shard.open && replica.health.caught_up() > shard.until);
+        let chosen = match upstream.read_from {
+            ReadFrom::Nearest => {
+                let nearest = fit().min_by_key(|replica| replica.health.round_trip());
+                let master = self.settings.replicas.round_trip_of(master);
+                nearest.filter(|replica| replica.health.round_trip() <= master)
+            }
+            // Each worker stays with one: its cache is that one's.
+            _ => fit().nth(self.index % fit().count().max(1)),
+        };
+        if let Some(replica) = chosen.filter(may_go) {
+            return Some(replica.node);
+        }
+        let none_is_fit = upstream.read_from == ReadFrom::Replica && fit().next().is_none();
+        (!none_is_fit).then_some(master)
+    }
+}

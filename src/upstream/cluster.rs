@@ -1,0 +1,379 @@
+//! A Redis Cluster as all threads share it: its nodes, who owns which slot, and how often that has changed.
+//!
+//! *Invariant:* a slot's epoch moves before anybody is told of its new owner, so that what was filled under the old one
+//! is not found any more. A node's number is never used again for another. Each worker routes by a copy of its own and
+//! is told of changes by a message: what it does between two of them it does by one map.
+//! Not here: asking nodes for the map (`discovery`), reading it (`slots`).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::Notify;
+
+use super::slots::{SLOTS, SlotMap};
+use super::topology::NodeId;
+use crate::net::Address;
+
+/// A node that so many maps in a row do not name has left.
+const MISSING_MAX: u8 = 4;
+
+/// A cluster.
+pub struct Cluster {
+    state: RwLock<State>,
+    /// How often each slot's owner has changed.
+    epochs: Box<[AtomicU32]>,
+    /// Rings when the map should be asked for again.
+    pub wanted: Notify,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Where it listens, as seen from here.
+    pub address: Address,
+    /// The cluster's own name for it; empty for a seed that no map has named yet.
+    pub id: String,
+    /// The master that it replicates; `None`: it is a master, or not known.
+    pub replica_of: Option<NodeId>,
+    /// Maps in a row that have not named it. One that steps down may be missing from a few (CLUSTER SHARDS, Redis 7.0).
+    missing: u8,
+}
+
+struct State {
+    nodes: BTreeMap<NodeId, Node>,
+    /// By slot.
+    owners: Arc<[Option<NodeId>]>,
+    /// The next node's number.
+    next: u32,
+    /// Of the map last applied, unless hints have changed it since.
+    digest: Option<u64>,
+    /// Where the cluster was entered.
+    seeds: Vec<Address>,
+    /// Who was named by the last redirect, and so knows of what the others may not yet.
+    hint: Option<Address>,
+}
+
+/// What a new map has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Slots with another owner.
+    pub moved: usize,
+    /// Nodes that have come.
+    pub come: Vec<Address>,
+    /// Nodes that have left.
+    pub gone: Vec<Address>,
+}
+
+// === impl Change ===
+
+impl Change {
+    /// Whether nothing has changed.
+    pub fn is_empty(&self) -> bool {
+        self.moved == 0 && self.come.is_empty() && self.gone.is_empty()
+    }
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// A cluster that nothing is known of but where to enter it.
+    pub fn new(seeds: Vec<Address>) -> Cluster {
+        let named = |(i, address): (usize, &Address)| {
+            (NodeId(i as u32), Node { address: address.clone(), id: String::new(), replica_of: None, missing: 0 })
+        };
+        let state = State {
+            nodes: seeds.iter().enumerate().map(named).collect(),
+            owners: vec![None; usize::from(SLOTS)].into(),
+            next: seeds.len() as u32,
+            digest: None,
+            seeds,
+            hint: None,
+        };
+        let epochs = (0..SLOTS).map(|_| AtomicU32::new(0)).collect();
+        Cluster { state: RwLock::new(state), epochs, wanted: Notify::new() }
+    }
+
+    /// Where a node listens; `None`: it has left.
+    pub fn address(&self, node: NodeId) -> Option<Address> {
+        self.read(|state| state.nodes.get(&node).map(|node| node.address.clone()))
+    }
+
+    /// All nodes that are known.
+    pub fn nodes(&self) -> Vec<(NodeId, Node)> {
+        self.read(|state| state.nodes.iter().map(|(&id, node)| (id, node.clone())).collect())
+    }
+
+    /// Whether a node is still part of it.
+    pub fn has(&self, node: NodeId) -> bool {
+        self.read(|state| state.nodes.contains_key(&node))
+    }
+
+    /// Who owns each slot.
+    pub fn owners(&self) -> Arc<[Option<NodeId>]> {
+        self.read(|state| Arc::clone(&state.owners))
+    }
+
+    /// The nodes that own slots; before any map is known, the seeds.
+    pub fn masters(&self) -> Vec<NodeId> {
+        self.read(|state| {
+            let mut masters: Vec<NodeId> = state.owners.iter().flatten().copied().collect();
+            masters.sort_unstable();
+            masters.dedup();
+            if masters.is_empty() { state.nodes.keys().copied().collect() } else { masters }
+        })
+    }
+
+    /// Where to ask for the map: the nodes that are known, masters first, then the seeds.
+    pub fn places(&self) -> Vec<Address> {
+        let masters = self.masters();
+        self.read(|state| {
+            let first = masters.iter().filter_map(|id| state.nodes.get(id));
+            let others = state.nodes.iter().filter(|(id, _)| !masters.contains(id)).map(|(_, node)| node);
+            let mut places: Vec<Address> = Vec::new();
+            for address in first.chain(others).map(|node| &node.address).chain(&state.seeds) {
+                if !places.contains(address) {
+                    places.push(address.clone());
+                }
+            }
+            places
+        })
+    }
+
+    /// How often a slot's owner has changed.
+    #[inline]
+    pub fn epoch(&self, slot: u16) -> u32 {
+        self.epochs.get(usize::from(slot)).map_or(0, |epoch| epoch.load(Ordering::Acquire))
+    }
+
+    /// A node says that a slot is another's (MOVED). Returns that node, and whether this is news.
+    pub fn moved(&self, slot: u16, to: &Address) -> (NodeId, bool) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let node = state.node_at(to);
+        let index = usize::from(slot);
+        let is_news = state.owners.get(index).is_some_and(|owner| *owner != Some(node));
+        if is_news {
+            self.bump(slot);
+            let mut owners = state.owners.to_vec();
+            if let Some(owner) = owners.get_mut(index) {
+                *owner = Some(node);
+            }
+            state.owners = owners.into();
+            // Whatever the next map says is news too.
+            state.digest = None;
+            state.hint = Some(to.clone());
+        }
+        (node, is_news)
+    }
+
+    /// Whom to ask first for a map: who was named by a redirect since the last time.
+    pub fn take_hint(&self) -> Option<Address> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner).hint.take()
+    }
+
+    /// The node at an address, which may be new (ASK).
+    pub fn node_at(&self, address: &Address) -> NodeId {
+        self.state.write().unwrap_or_else(PoisonError::into_inner).node_at(address)
+    }
+
+    /// Takes over a map that a node has told; slots that it lacks stay with who had them,
+    /// if that node is still there. `place` says where a member of it is; `None`: it has no known place.
+    pub fn apply(&self, map: &SlotMap, place: impl Fn(&super::slots::Member) -> Option<Address>) -> Change {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let digest = map.digest();
+        let is_settled = |node: &Node| !node.id.is_empty() && node.missing == 0;
+        if state.digest == Some(digest) && state.nodes.values().all(is_settled) {
+            return Change::default();
+        }
+        let before: Vec<NodeId> = state.nodes.keys().copied().collect();
+        let mut named = Vec::new();
+        let mut owners: Vec<Option<NodeId>> = vec![None; usize::from(SLOTS)];
+        for shard in &map.shards {
+            let Some(address) = place(&shard.master) else { continue };
+            let master = state.node_at(&address);
+            state.name(master, &shard.master.id, None);
+            named.push(master);
+            for &(first, last) in &shard.ranges {
+                for slot in first..=last.min(SLOTS - 1) {
+                    if let Some(owner) = owners.get_mut(usize::from(slot)) {
+                        *owner = Some(master);
+                    }
+                }
+            }
+            for replica in &shard.replicas {
+                let Some(address) = place(replica) else { continue };
+                let id = state.node_at(&address);
+                state.name(id, &replica.id, Some(master));
+                named.push(id);
+            }
+        }
+        state.digest = Some(digest);
+        let mut change = Change::default();
+        for (&id, node) in state.nodes.iter().filter(|(id, _)| !before.contains(id)) {
+            debug_assert!(named.contains(&id));
+            change.come.push(node.address.clone());
+        }
+        for (id, node) in &mut state.nodes {
+            node.missing = if named.contains(id) { 0 } else { node.missing + 1 };
+        }
+        // Whom nobody but a redirect has named so far goes with the first map that does not either.
+        let has_gone = |node: &Node| node.missing >= MISSING_MAX || node.missing > 0 && node.id.is_empty();
+        let gone: Vec<NodeId> = state.nodes.iter().filter(|(_, node)| has_gone(node)).map(|(&id, _)| id).collect();
+        for id in gone {
+            if let Some(node) = state.nodes.remove(&id)
+                && !node.id.is_empty()
+            {
+                change.gone.push(node.address);
+            }
+        }
+        for (owner, old) in owners.iter_mut().zip(state.owners.iter()) {
+            *owner = owner.or(old.filter(|old| state.nodes.contains_key(old)));
+        }
+        for (slot, (old, new)) in state.owners.iter().zip(&owners).enumerate() {
+            if old != new {
+                change.moved += 1;
+                self.bump(slot as u16);
+            }
+        }
+        state.owners = owners.into();
+        change
+    }
+
+    fn bump(&self, slot: u16) {
+        if let Some(epoch) = self.epochs.get(usize::from(slot)) {
+            epoch.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    fn read<R>(&self, f: impl FnOnce(&State) -> R) -> R {
+        f(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("nodes", &self.nodes()).finish_non_exhaustive()
+    }
+}
+
+/// As operators know it: by where it was entered.
+impl fmt::Display for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("cluster ")?;
+        let seeds = self.read(|state| state.seeds.clone());
+        for (i, seed) in seeds.iter().enumerate() {
+            write!(f, "{}{seed}", if i > 0 { "," } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn node_at(&mut self, address: &Address) -> NodeId {
+        if let Some((&id, _)) = self.nodes.iter().find(|(_, node)| node.address == *address) {
+            return id;
+        }
+        let id = NodeId(self.next);
+        self.next += 1;
+        self.nodes.insert(id, Node { address: address.clone(), id: String::new(), replica_of: None, missing: 0 });
+        id
+    }
+
+    fn name(&mut self, node: NodeId, id: &str, replica_of: Option<NodeId>) {
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.id = id.into();
+            node.replica_of = replica_of;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::slots::{Member, Shard};
+    use super::*;
+
+    fn at(port: u16) -> Address {
+        Address::Tcp { host: "h".into(), port }
+    }
+
+    fn place(member: &Member) -> Option<Address> {
+        Some(at(member.port))
+    }
+
+    fn member(port: u16) -> Member {
+        Member { id: format!("{port:040}"), host: None, port, healthy: true }
+    }
+
+    /// Each master with its slots.
+    fn map(shards: &[(u16, (u16, u16))]) -> SlotMap {
+        let shard = |&(port, range): &(u16, (u16, u16))| Shard {
+            master: member(port),
+            replicas: Vec::new(),
+            ranges: vec![range],
+        };
+        SlotMap { shards: shards.iter().map(shard).collect() }
+    }
+
+    fn owner(cluster: &Cluster, slot: usize) -> Option<Address> {
+        cluster.owners()[slot].and_then(|node| cluster.address(node))
+    }
+
+    #[test]
+    fn a_new_map_moves_the_epochs_of_what_has_moved_and_of_nothing_else() {
+        let cluster = Cluster::new(vec![at(1)]);
+        let change = cluster.apply(&map(&[(1, (0, 99)), (2, (100, 16383))]), place);
+        assert_eq!((change.moved, change.come), (16384, vec![at(2)]));
+        let before = [cluster.epoch(50), cluster.epoch(150)];
+        assert!(cluster.apply(&map(&[(1, (0, 99)), (2, (100, 16383))]), place).is_empty());
+        let change = cluster.apply(&map(&[(1, (0, 199)), (2, (200, 16383))]), place);
+        assert_eq!((change.moved, owner(&cluster, 150)), (100, Some(at(1))));
+        assert_eq!([cluster.epoch(50), cluster.epoch(150)], [before[0], before[1] + 1]);
+    }
+
+    #[test]
+    fn what_a_node_says_of_a_slot_holds_until_the_next_map() {
+        let cluster = Cluster::new(vec![at(1)]);
+        let whole = map(&[(1, (0, 99)), (2, (100, 16383))]);
+        cluster.apply(&whole, place);
+        let epoch = cluster.epoch(7);
+        let (node, is_news) = cluster.moved(7, &at(2));
+        assert!(is_news && cluster.epoch(7) == epoch + 1 && cluster.owners()[7] == Some(node));
+        assert!(!cluster.moved(7, &at(2)).1);
+        assert_eq!(cluster.take_hint(), Some(at(2)));
+        // The same map as before, told by one who does not know yet, is news again.
+        assert_eq!(cluster.apply(&whole, place).moved, 1);
+        assert_eq!(owner(&cluster, 7), Some(at(1)));
+    }
+
+    #[test]
+    fn slots_that_a_map_lacks_stay_with_who_had_them() {
+        let cluster = Cluster::new(vec![at(1)]);
+        cluster.apply(&map(&[(1, (0, 99)), (2, (100, 16383))]), place);
+        cluster.apply(&map(&[(1, (0, 49)), (2, (100, 16383))]), place);
+        assert_eq!(owner(&cluster, 70), Some(at(1)));
+    }
+
+    #[test]
+    fn a_node_is_gone_when_maps_in_a_row_do_not_name_it() {
+        let cluster = Cluster::new(vec![at(1), at(9)]);
+        let (both, one) = (map(&[(1, (0, 99)), (2, (100, 16383))]), map(&[(1, (0, 16383))]));
+        // A seed that is no node's address goes at once, untold.
+        assert!(cluster.apply(&both, place).gone.is_empty() && cluster.nodes().len() == 2);
+        let number = cluster.owners()[200];
+        for _ in 1..MISSING_MAX {
+            assert!(cluster.apply(&one, place).gone.is_empty());
+        }
+        cluster.apply(&both, place);
+        assert_eq!(cluster.owners()[200], number, "it has its number again");
+        for _ in 1..MISSING_MAX {
+            assert!(cluster.apply(&one, place).gone.is_empty());
+        }
+        assert_eq!(cluster.apply(&one, place).gone, [at(2)]);
+        // Who was named by a redirect alone, and by no map, goes at once.
+        cluster.node_at(&at(5));
+        assert!(cluster.apply(&one, place).gone.is_empty() && cluster.nodes().len() == 1);
+    }
+}
