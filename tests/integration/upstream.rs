@@ -31,7 +31,7 @@ async fn connect(address: &Address) -> Stream {
 
 fn a_lane(identity: &Identity) -> Hello<'_> {
     let purpose = Purpose::Lane { tracking: true };
-    Hello { identity, db: 0, resp3: true, name: CLIENT_NAME, purpose, kill: None }
+    Hello { identity, db: 0, resp3: true, name: CLIENT_NAME, purpose, readonly: false, kill: None }
 }
 
 async fn shake(address: &Address, hello: &Hello<'_>) -> Result<(Stream, Ready), HandshakeError> {
@@ -56,7 +56,7 @@ fn pools(address: Address, identity: Identity, change: impl FnOnce(&mut Config))
     config.pool.max = 2;
     config.pool.wait_timeout = PATIENCE;
     change(&mut config);
-    Dedicated::new(address, &identity.into(), &config)
+    Dedicated::new(address, false, &identity.into(), &config)
 }
 
 async fn get(pools: &Dedicated) -> Checkout {

@@ -8,10 +8,10 @@ use sidecache::telemetry::metrics::FAMILIES;
 use crate::support::link::Dir;
 use crate::support::resp::{encode, words};
 use crate::support::wait::pass;
-use crate::support::{Conn, Link, Server, Sidecar, V, eventually};
+use crate::support::{Cluster, Conn, Kind, Link, Server, Sidecar, V, eventually};
 
 /// What this test cannot or must not bring about, and why.
-const STILL: [(&str, &str); 9] = [
+const STILL: [(&str, &str); 10] = [
     ("sidecache_accept_errors_total", "needs exhausted file descriptors; see limits"),
     ("sidecache_audit_differences_explained_total", "needs a write between a hit and its audit"),
     ("sidecache_audit_violations_total", "needs a bug"),
@@ -21,6 +21,7 @@ const STILL: [(&str, &str); 9] = [
     ("sidecache_upstream_evicted_keys", "the server has no limit"),
     ("sidecache_upstream_expired_keys", "needs a wait for upstream's own expiry"),
     ("sidecache_upstream_replicas", "needs a replica"),
+    ("sidecache_sentinels", "needs Sentinels; see sentinel"),
 ];
 
 /// The highest value that each family has shown at any time.
@@ -84,11 +85,28 @@ fn every_metric_moves_when_what_it_counts_happens() {
     idle_and_fat(&server, &mut seen);
     losses(&link, &sidecar, &mut seen);
     timeouts(&server, &mut seen);
+    a_cluster(&mut seen);
     seen.look(&sidecar);
     let families = FAMILIES.iter().map(|family| family.name);
     let still: Vec<&str> = families.filter(|name| !seen.moved(name)).collect();
     let unexpected: Vec<_> = still.iter().filter(|name| !STILL.iter().any(|(listed, _)| listed == *name)).collect();
     assert!(unexpected.is_empty(), "never moved: {unexpected:?}");
+}
+
+/// A slot that moves while it is asked for.
+fn a_cluster(seen: &mut Seen) {
+    let cluster = Cluster::start(Kind::Redis, 2, 0);
+    let sidecar = &Sidecar::start(&cluster, "");
+    let key = cluster.key_on(0, "k");
+    let mut conn = sidecar.conn();
+    conn.line(&format!("SET {key} 1"));
+    let moving = cluster.begin_move(cluster.slot(&key), 0, 1);
+    moving.keys(10);
+    assert_eq!(conn.line(&format!("GET {key}")), V::bulk("1"));
+    seen.shows(sidecar, "sidecache_redirects_total");
+    moving.finish();
+    seen.shows(sidecar, "sidecache_slot_map_refreshes_total");
+    seen.shows(sidecar, "sidecache_topology_changes_total");
 }
 
 fn reads_and_writes(server: &Server, conn: &mut Conn) {

@@ -257,6 +257,11 @@ impl Conn {
         conn
     }
 
+    /// Reads wait so long from here on, until a method with a time of its own is called.
+    pub fn set_patience(&mut self, time: Duration) {
+        self.stream.set_read_timeout(time);
+    }
+
     /// Sends one command.
     #[track_caller]
     pub fn send(&mut self, args: &[impl AsRef<[u8]>]) {

@@ -135,7 +135,8 @@ impl Sentinels {
         let mut new = None;
         in_the_end("the failover is over", || {
             // Refused where no replica seems good enough, as after a standstill of the machine, and where one is under way.
-            let _ = self.sentinels[0].conn().line(&format!("SENTINEL FAILOVER {SERVICE}"));
+            let asked = self.sentinels.iter().find(|sentinel| runs(sentinel.pid())).unwrap();
+            let _ = asked.conn().line(&format!("SENTINEL FAILOVER {SERVICE}"));
             holds_within(PATIENCE, || {
                 new = self.master().filter(|&new| new != old);
                 new.is_some()

@@ -14,11 +14,13 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use super::cluster::Cluster;
 use super::link::Link;
 use super::port::Port;
 use super::redis::{Server, signal};
 use super::resp::Conn;
 use super::scripted::Scripted;
+use super::sentinel::{SERVICE, Sentinels};
 use super::wait::{PATIENCE, eventually, holds_within};
 
 /// How long a sidecache may take to end after SIGTERM before it is killed.
@@ -39,6 +41,18 @@ pub trait Upstream {
 impl Upstream for Server {
     fn url(&self) -> String {
         format!("redis://{}", self.addr())
+    }
+}
+
+impl Upstream for Cluster {
+    fn url(&self) -> String {
+        format!("redis-cluster://{}", self.seeds())
+    }
+}
+
+impl Upstream for Sentinels {
+    fn url(&self) -> String {
+        format!("redis-sentinel://{}/{SERVICE}", self.seeds())
     }
 }
 

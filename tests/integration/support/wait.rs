@@ -7,7 +7,7 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The same for what hangs on the servers' own time-outs: after a standstill of the machine a Sentinel trusts no clock for
 /// half a minute.
-pub const LONG_PATIENCE: Duration = Duration::from_secs(75);
+pub const LONG_PATIENCE: Duration = Duration::from_secs(240);
 
 /// Waits until `condition` holds; fails the test, naming `what`, if it does not within [`PATIENCE`].
 #[track_caller]
