@@ -1,6 +1,7 @@
 //! Real clients run a session through a sidecache, with their libraries' defaults: most as programs of their own, the
 //! Rust ones in this process. What was run with which version stands in docs/clients.md.
 
+mod cluster;
 mod fred;
 mod programs;
 mod redis_cli;

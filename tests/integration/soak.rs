@@ -29,7 +29,7 @@ use crate::support::redis::Kind as Brand;
 use crate::support::wait::{PATIENCE, eventually, holds_within, pass};
 use crate::support::{Link, Server, Sidecar};
 use crate::torture::client::{Client, Field, Log, USER};
-use crate::torture::faults::{FAULTS, Stage, Storm, quiet_expiry};
+use crate::torture::faults::{FAULTS, Fault, Stage, Storm, quiet_expiry};
 use crate::torture::history::{History, Path, Time, Via, wall_ahead};
 use crate::torture::values::Kind;
 use crate::torture::{Deck, Ending, HITS, STEP, checks, news, number};
@@ -135,16 +135,16 @@ fn lay_out(field: &mut Field, mix: &Mix, number: usize) -> Vec<usize> {
     let suffix = ":Text:s:0".len();
     let mut slots = Vec::new();
     for rank in 0..mix.keys + ABSENT {
-        slots.push(field.slot(&mix.prefix(number, rank, suffix), 0, Kind::Text, false));
+        slots.push(field.slot(&mix.prefix(number, rank, suffix), 0, Kind::Text, false, 0));
     }
     let told = slots.len()..slots.len() + TOLD;
-    slots.extend(told.clone().map(|at| field.slot(&format!("told{number}-{at}"), 0, Kind::Text, false)));
+    slots.extend(told.clone().map(|at| field.slot(&format!("told{number}-{at}"), 0, Kind::Text, false, 0)));
     field.slots = slots;
     told.collect()
 }
 
 /// A round: calm, then faults from the deck until the time is over; what happened, and the windows of its log.
-fn round(stage: &Stage, plan: &Plan, mix: Mix, number: usize, time: Duration, deck: &mut Deck) -> Round {
+fn round(stage: &Stage, plan: &Plan, mix: Mix, number: usize, time: Duration, deck: &mut Deck<Fault>) -> Round {
     let mut seeds = Dice::new(plan.seed.wrapping_mul(1_000_003).wrapping_add(u64::try_from(number).unwrap()));
     let mut seed = || u64::try_from(seeds.below(1 << 40)).unwrap();
     let begun = Instant::now();
@@ -157,6 +157,7 @@ fn round(stage: &Stage, plan: &Plan, mix: Mix, number: usize, time: Duration, de
         conns: std::sync::Mutex::default(),
         ends: false.into(),
         max_staleness: BOUND,
+        terrain: None,
     };
     let told = lay_out(&mut field, &mix, number);
     let field = Arc::new(field);
@@ -184,7 +185,8 @@ fn round(stage: &Stage, plan: &Plan, mix: Mix, number: usize, time: Duration, de
         while last.is_empty() || begun.elapsed() < time {
             let from = Window::now(&[]).from;
             storm.strike(deck.next());
-            let faults = storm.phases.last().unwrap().faults.clone();
+            let named = |name: &String| FAULTS.iter().copied().find(|fault| format!("{fault:?}") == *name);
+            let faults: Vec<Fault> = storm.phases.last().unwrap().faults.iter().filter_map(named).collect();
             // What the fault before has left may show later.
             windows.push(Window { from, faults: [&faults[..], &last].concat() });
             last = faults;
@@ -209,8 +211,14 @@ fn round(stage: &Stage, plan: &Plan, mix: Mix, number: usize, time: Duration, de
     stage.server.outside("FLUSHALL");
     let field = Arc::into_inner(field).unwrap();
     let (keys, conns) = (field.keys.into_inner().unwrap(), field.conns.into_inner().unwrap());
-    let history =
-        History { keys, conns, logs, threads: [2, 1], max_staleness: Time::try_from(BOUND.as_nanos()).unwrap() };
+    let history = History {
+        keys,
+        conns,
+        logs,
+        threads: [2, 1],
+        max_staleness: Time::try_from(BOUND.as_nanos()).unwrap(),
+        upsets: Vec::new(),
+    };
     Round { mix, history, phases, windows, calm: calm - before, all: all - before, loaded, settled, unsettled }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod checks;
 pub mod client;
+mod cluster;
 pub mod faults;
 pub mod history;
 mod made_up;
@@ -113,7 +114,7 @@ fn lay_out(field: &mut Field) -> Vec<Vec<usize>> {
         // Names recur in other databases, so that what crosses them shows.
         let alike = |slot: &&Slot| (slot.db, slot.kind, slot.pair) == (db, kind, pair);
         let number = slots.iter().filter(alike).count();
-        slots.push(field.slot(&format!("k{number}"), db, kind, pair));
+        slots.push(field.slot(&format!("k{number}"), db, kind, pair, 0));
     };
     // The first of a database are read most.
     let outside = 2 + usize::try_from(WRITERS).unwrap();
@@ -151,7 +152,7 @@ impl Drop for Ending<'_> {
 }
 
 /// A round: clients, faults from the deck until `time` is over, and what happened.
-fn round(setting: &Setting, time: Duration, deck: &mut Deck) -> (History, Vec<Phase>, f64) {
+fn round(setting: &Setting, time: Duration, deck: &mut Deck<Fault>) -> (History, Vec<Phase>, f64) {
     let begun = Instant::now();
     let stage = Stage::new(setting);
     let mut field = Field {
@@ -161,6 +162,7 @@ fn round(setting: &Setting, time: Duration, deck: &mut Deck) -> (History, Vec<Ph
         conns: std::sync::Mutex::default(),
         ends: false.into(),
         max_staleness: setting.bound,
+        terrain: None,
     };
     let owners = lay_out(&mut field);
     let field = Arc::new(field);
@@ -217,24 +219,24 @@ fn round(setting: &Setting, time: Duration, deck: &mut Deck) -> (History, Vec<Ph
     let (keys, conns) = (field.keys.into_inner().unwrap(), field.conns.into_inner().unwrap());
     logs.push(complaints.iter().map(|line| Event::Wrong("log", line.clone())).collect());
     let max_staleness = Time::try_from(setting.bound.as_nanos()).unwrap();
-    (History { keys, conns, logs, threads: [setting.threads, 1], max_staleness }, phases, hits)
+    (History { keys, conns, logs, threads: [setting.threads, 1], max_staleness, upsets: Vec::new() }, phases, hits)
 }
 
 /// Faults in random order, again and again.
-pub struct Deck {
+pub struct Deck<F> {
     dice: Dice,
-    all: Vec<Fault>,
-    left: Vec<Fault>,
+    all: Vec<F>,
+    left: Vec<F>,
 }
 
-impl Deck {
+impl<F: Copy> Deck<F> {
     /// Of these.
-    pub fn new(seed: u64, all: &[Fault]) -> Deck {
+    pub fn new(seed: u64, all: &[F]) -> Deck<F> {
         Deck { dice: Dice::new(seed), all: all.to_vec(), left: Vec::new() }
     }
 
     /// The next one.
-    pub fn next(&mut self) -> Fault {
+    pub fn next(&mut self) -> F {
         if self.left.is_empty() {
             self.left.clone_from(&self.all);
         }
@@ -268,16 +270,22 @@ fn torture(brand: Brand, time: Duration, seed: u64, faults: &[Fault]) {
         }
     }
     report.seconds = begun.elapsed().as_secs();
-    println!("{report}");
-    let file = format!("{}/torture-{}.txt", env!("CARGO_TARGET_TMPDIR"), report.server.to_lowercase());
-    std::fs::write(&file, report.to_string()).unwrap();
-    assert!(report.violations.is_empty(), "{} violations, seed {seed}; see {file}", report.violations.len());
+    report.close(&format!("torture-{brand:?}"));
 }
 
 /// A setting of the environment.
 pub fn number(name: &str, otherwise: u64) -> u64 {
     let text = std::env::var(name).unwrap_or_default();
     if text.is_empty() { otherwise } else { text.parse().unwrap_or_else(|_| panic!("{name}={text}: no number")) }
+}
+
+/// The faults that TORTURE_FAULTS names, or all.
+fn named<F: Copy + std::fmt::Debug>(all: &[F]) -> Vec<F> {
+    let wanted = std::env::var("TORTURE_FAULTS").unwrap_or_default();
+    let named = |fault: &F| wanted.is_empty() || wanted.split(',').any(|name| name == format!("{fault:?}"));
+    let faults: Vec<F> = all.iter().copied().filter(named).collect();
+    assert!(!faults.is_empty(), "TORTURE_FAULTS={wanted} names none of {all:?}");
+    faults
 }
 
 #[test]
@@ -295,10 +303,7 @@ fn valkey_under_torture_breaks_no_promise() {
 fn long() {
     let time = Duration::from_secs(number("TORTURE_SECONDS", 600));
     let seed = number("TORTURE_SEED", std::process::id().into());
-    let wanted = std::env::var("TORTURE_FAULTS").unwrap_or_default();
-    let named = |fault: &Fault| wanted.is_empty() || wanted.split(',').any(|name| name == format!("{fault:?}"));
-    let faults: Vec<Fault> = FAULTS.into_iter().filter(named).collect();
-    assert!(!faults.is_empty(), "TORTURE_FAULTS={wanted} names none of {FAULTS:?}");
+    let faults = named(&FAULTS);
     for brand in [Brand::Redis, Brand::Valkey] {
         torture(brand, time / 2, seed, &faults);
     }

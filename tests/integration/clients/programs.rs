@@ -209,6 +209,10 @@ fn the_documentation_names_every_client() {
         let is = |row: &&[&str; 3]| row[0] == client.name && row[2] == linked;
         assert!(rows.iter().any(|row| is(&row)), "docs/clients.md has no row of {} with {linked}", client.name);
     }
+    for program in super::cluster::PROGRAMS {
+        let linked = format!("tests/clients/{program}");
+        assert!(rows.iter().any(|row| row[2] == linked), "docs/clients.md has no row with {linked}");
+    }
     let not_programs = ["steps.py", "steps.js", "another.sh", "package.json", "package-lock.json", "requirements.txt"];
     for found in std::fs::read_dir(file("tests/clients")).unwrap() {
         let name = found.unwrap().file_name().into_string().unwrap();

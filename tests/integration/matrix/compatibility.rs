@@ -57,7 +57,10 @@ fn document() -> String {
             Only::Redis => "Redis 7.0",
             Only::Valkey => "Valkey 9.1",
         };
-        let goes = ways(row).into_iter().collect::<Vec<_>>().join(" or ");
+        let mut goes = ways(row).into_iter().collect::<Vec<_>>().join(" or ");
+        if row.is_of_the_cluster() {
+            goes = format!("before a cluster here, else {}", if goes == "here" { "own connection" } else { &goes });
+        }
         let _ = writeln!(text, "| `{}` | {goes} | {known} | {} |", title(row.name), differences(row));
     }
     text += "\n## Replies that no two servers give alike\n\nThey are compared without what varies.\n\n\

@@ -11,19 +11,31 @@
 //!   timeline sees all that was done before, on every key. A timeline is a connection in the order of its commands;
 //!   with one worker, all connections of a sidecar in one database as one user, by the clock; for news, a whole sidecar, by the clock.
 //!
+//! In a cluster what is said across keys holds within a group, whose keys are always on one node, and outside of its upsets.
+//! A loss ends the history of each key of the group: what is answered from its beginning on is only not invented, until the key's
+//! writer has looked what its new owner has; that is where the next key of that name begins. Its readers may be so far behind as
+//! P4 allows.
+//!
 //! Besides: P5, no value is shown to a read sent after it must have expired (execution is before `done`, so after `done` + its time to
 //! live); P6, no version is shown that its key never had, before it was sent, nor absence where nothing can have removed the
 //! value; P8, none whose write was said not to have been executed.
 
+mod footing;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::history::{Effect, Event, Fate, History, KeyId, MS, News, Path, Read, Seen, Time, Wipe, Write};
+use footing::Footing;
+
+use super::history::{Effect, Event, Fate, History, KeyId, MS, News, Path, Read, Seen, Time, Upset, Wipe, Write};
 
 /// What a server's clock may differ from ours in a value's short life, and its rounding to milliseconds.
 const CLOCKS: Time = 5 * MS;
 
 /// How much earlier than ours a server's clock may end a value's life: it reads it once per turn of its loop.
 const EARLY: Time = 50 * MS;
+
+/// So many violations of each promise are shown, with what went before.
+pub const SHOWN: usize = 3;
 
 /// What was found.
 #[derive(Default, Debug)]
@@ -52,7 +64,7 @@ pub struct Violation {
 /// One key's operations.
 #[derive(Default)]
 struct States<'a> {
-    /// In the order of versions, without the refused.
+    /// In the order of versions, without the refused; the first may be what the key's predecessor left.
     writes: Vec<&'a Write>,
     refused: HashSet<u64>,
 }
@@ -60,7 +72,8 @@ struct States<'a> {
 /// What is known of a timeline: the node's time, and the places seen.
 #[derive(Default)]
 struct Timeline {
-    node: Time,
+    /// By group: the node's time, and when that was learnt.
+    nodes: HashMap<usize, (Time, Time)>,
     places: HashMap<KeyId, u64>,
 }
 
@@ -71,6 +84,8 @@ struct Check<'a> {
     wipes: Vec<&'a Wipe>,
     reads: Vec<&'a Read>,
     news: Vec<&'a News>,
+    /// The keys of each name, in the order of their use.
+    names: HashMap<&'a str, Vec<KeyId>>,
     findings: Findings,
 }
 
@@ -93,16 +108,19 @@ pub fn check(history: &History) -> Findings {
         wipes: Vec::new(),
         reads: Vec::new(),
         news: Vec::new(),
+        names: HashMap::new(),
         findings: Findings::default(),
     };
+    for (id, key) in history.keys.iter().enumerate() {
+        check.names.entry(&key.name).or_default().push(id);
+    }
     check.collect();
     check.sweep();
     check.findings
 }
 
 impl Timeline {
-    fn see(&mut self, key: KeyId, place: u64, node: Time) {
-        self.node = self.node.max(node);
+    fn see(&mut self, key: KeyId, place: u64) {
         let known = self.places.entry(key).or_default();
         *known = place.max(*known);
     }
@@ -147,6 +165,7 @@ impl<'a> Check<'a> {
             }
         }
         self.states.iter_mut().for_each(|states| states.writes.sort_by_key(|write| write.version));
+        self.succeed();
     }
 
     /// Both keys of a pair are always written by one command: one MGET is one moment. Where keys may vanish each by itself
@@ -190,12 +209,22 @@ impl<'a> Check<'a> {
                     let mut found = std::mem::take(&mut floors[at]);
                     self.push_timeline(&mut found, read, conns.get(&read.conn), "an earlier read by this connection");
                     let Some((place, node)) = self.judge(read, via.path, &found) else { continue };
-                    conns.entry(read.conn).or_default().see(read.key, place, node);
+                    let group = self.history.keys[read.key].group;
+                    let is_calm = self.is_calm(group, read.sent, read.done);
+                    let see = |timeline: &mut Timeline| {
+                        timeline.see(read.key, place);
+                        if is_calm {
+                            let known = timeline.nodes.entry(group).or_default();
+                            let goes_on = self.is_calm(group, known.1, read.sent);
+                            *known = (if goes_on { known.0.max(node) } else { node }, read.done);
+                        }
+                    };
+                    see(conns.entry(read.conn).or_default());
                     if self.is_one_timeline(via.path) {
-                        scopes.entry((via.path, via.db, via.app)).or_default().see(read.key, place, node);
+                        see(scopes.entry((via.path, via.db, via.app)).or_default());
                     }
                     if read.news && via.path != Path::Direct {
-                        told.entry(via.path).or_default().see(read.key, place, node);
+                        see(told.entry(via.path).or_default());
                     }
                 }
                 Point::Heard(at) => {
@@ -203,7 +232,10 @@ impl<'a> Check<'a> {
                     let write = self.states[news.key].of_version(news.version);
                     // Where its fate is not known, the news may have gone out without it.
                     if let Some(Write { sent, fate: Fate::Done(_), .. }) = write {
-                        told.entry(news.path).or_default().see(news.key, 2 * news.version, *sent);
+                        let timeline = told.entry(news.path).or_default();
+                        timeline.see(news.key, 2 * news.version);
+                        let known = timeline.nodes.entry(self.history.keys[news.key].group).or_default();
+                        *known = (known.0.max(*sent), news.heard);
                         self.count("P3 news", 1);
                     }
                 }
@@ -223,20 +255,33 @@ impl<'a> Check<'a> {
     fn floors_at_sending(&self, read: &Read, path: Path) -> Vec<Floor> {
         let mut floors = Vec::new();
         if path == Path::Direct {
-            floors.push(("harness", self.place_by(read.key, read.sent, None), "done before this direct read"));
+            // For a moment two nodes may hold themselves for the owner.
+            let is_calm = self.is_calm(self.history.keys[read.key].group, read.sent, read.done);
+            let late = if is_calm { 0 } else { self.history.max_staleness };
+            let place = self.place_by(read.key, read.sent.saturating_sub(late), None);
+            floors.push(("harness", place, "done before this direct read"));
             return floors;
         }
         let bound = read.sent.saturating_sub(self.history.max_staleness);
         floors.push(("P2", self.place_by(read.key, read.sent, Some(path)), "answered by this sidecar before"));
         floors.push(("P2", 2 * read.own.unwrap_or(0), "earlier in the same pipeline"));
+        if self.footing(read) != Footing::Firm {
+            return floors;
+        }
         floors.push(("P4", self.place_by(read.key, bound, None), "done max_staleness before"));
         floors
     }
 
     fn push_timeline(&self, floors: &mut Vec<Floor>, read: &Read, timeline: Option<&Timeline>, why: &'static str) {
         let Some(timeline) = timeline else { return };
+        if self.footing(read) != Footing::Firm {
+            return;
+        }
         let own = timeline.places.get(&read.key).copied().unwrap_or(0);
-        let across = self.place_by(read.key, timeline.node, None);
+        let group = self.history.keys[read.key].group;
+        let (node, learnt) = timeline.nodes.get(&group).copied().unwrap_or_default();
+        let counts = self.is_calm(group, learnt, read.done);
+        let across = if counts { self.place_by(read.key, node, None) } else { 0 };
         floors.push(("P3", own.max(across), why));
     }
 
@@ -244,7 +289,9 @@ impl<'a> Check<'a> {
     fn place_by(&self, key: KeyId, time: Time, path: Option<Path>) -> u64 {
         let states = &self.states[key];
         let by = |of: Path| path.is_none_or(|path| path == of);
-        let written = states.writes[..states.done_by(time)].iter().rev().find(|write| by(write.path));
+        let born = self.history.keys[key].born;
+        let counts = |write: &&&'a Write| by(write.path) && (path.is_none() || write.sent >= born);
+        let written = states.writes[..states.done_by(time)].iter().rev().find(counts);
         let mut place = written.map_or(0, |write| 2 * write.version);
         let db = self.history.keys[key].db;
         for wipe in &self.wipes {
@@ -264,6 +311,10 @@ impl<'a> Check<'a> {
         }
         if let Some((promise, why)) = self.impossible(read, path) {
             self.violate(promise, why, read);
+            return None;
+        }
+        let footing = self.footing(read);
+        if footing == Footing::Lost || footing == Footing::New && floors.iter().all(|floor| floor.1 == 0) {
             return None;
         }
         let highest = floors.iter().map(|floor| floor.1).max().unwrap_or(0);
@@ -300,7 +351,9 @@ impl<'a> Check<'a> {
             return Some((named("P8"), format!("version {version}, whose write was said not to have been executed")));
         }
         let Some(write) = states.of_version(version) else {
-            return Some((named("P6"), format!("version {version}, which this key never had")));
+            let excused = self.footing(read) != Footing::Firm && self.had(read.key, version).is_some();
+            let never = (named("P6"), format!("version {version}, which this key never had, or has lost"));
+            return (!excused).then_some(never);
         };
         if write.sent > read.done {
             return Some((named("P6"), format!("version {version} before it was sent")));
@@ -353,23 +406,30 @@ impl<'a> Check<'a> {
         let key = &self.history.keys[read.key];
         let via = self.history.conns[read.conn];
         let text = format!("{} of {} showed {:?}: {text} [{via:?}]", read.how, key.name, read.seen);
-        let context = if self.findings.violations.len() < 5 { self.context(read) } else { String::new() };
+        let alike = self.findings.violations.iter().filter(|violation| violation.promise == promise).count();
+        let context = if alike < SHOWN { self.context(read) } else { String::new() };
         self.findings.violations.push(Violation { promise, at: Some(read.done), text, context });
     }
 
     /// The last operations on the key before the read was answered, and wipes, as lines.
     fn context(&self, read: &Read) -> String {
         let mut lines: Vec<(Time, String)> = Vec::new();
+        let is_it = |key: KeyId| self.history.keys[key].name == self.history.keys[read.key].name;
         for event in self.history.logs.iter().flatten() {
             match event {
-                Event::Write(w) if w.key == read.key => lines.push((w.sent, shown(event))),
-                Event::Read(r) if r.key == read.key => {
+                Event::Write(w) if is_it(w.key) => lines.push((w.sent, shown(event))),
+                Event::Read(r) if is_it(r.key) => {
                     lines.push((r.done, format!("{} {:?}", shown(event), self.history.conns[r.conn])));
                 }
                 Event::News(n) if n.key == read.key => lines.push((n.heard, shown(event))),
                 Event::Wipe(w) => lines.push((w.sent, shown(event))),
                 _ => {}
             }
+        }
+        let group = self.history.keys[read.key].group;
+        for upset in self.history.upsets.iter().filter(|upset| upset.group == group) {
+            let Upset { harm, from, until, .. } = upset;
+            lines.push((*from, format!("  from {} to {}: {harm:?}", millis(*from), millis(*until))));
         }
         lines.retain(|(at, _)| *at <= read.done);
         lines.sort();
@@ -382,8 +442,12 @@ fn is_eviction(event: &Event, by: Time) -> bool {
     matches!(event, Event::Wipe(wipe) if !wipe.whole && wipe.sent <= by)
 }
 
+fn millis(time: Time) -> String {
+    format!("{:.3}", time as f64 / MS as f64)
+}
+
 fn shown(event: &Event) -> String {
-    let ms = |time: Time| format!("{:.3}", time as f64 / MS as f64);
+    let ms = millis;
     match event {
         Event::Write(w) => {
             let Write { version, effect, expires, path, how, fate, .. } = w;

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use super::history::{Event, Key, KeyId, Path, Time, Via, now};
+use super::cluster::follower::Follower;
+use super::cluster::terrain::Terrain;
+use super::history::{Event, Key, KeyId, Path, Seen, Time, Via, now};
 use super::values::{Kind, Words, short, words};
 use crate::support::resp::{decode, encode};
 use crate::support::wait::pass;
@@ -37,6 +39,10 @@ pub struct Slot {
     pub kind: Kind,
     /// Whether it is two keys.
     pub pair: bool,
+    /// The group of its keys.
+    pub group: usize,
+    /// Whether it moves from node to node by key: what a server itself gets wrong then must not be asked of it.
+    pub moves: bool,
     current: RwLock<Vec<KeyRef>>,
     renewals: AtomicUsize,
 }
@@ -55,6 +61,8 @@ pub struct Field {
     pub ends: AtomicBool,
     /// The bound on staleness.
     pub max_staleness: Duration,
+    /// The cluster, if it is one.
+    pub terrain: Option<Terrain>,
 }
 
 impl Field {
@@ -70,9 +78,9 @@ impl Field {
     }
 
     /// A slot in this round.
-    pub fn slot(&self, prefix: &str, db: u32, kind: Kind, pair: bool) -> Slot {
-        let slot =
-            Slot { prefix: prefix.into(), db, kind, pair, current: RwLock::default(), renewals: AtomicUsize::new(0) };
+    pub fn slot(&self, prefix: &str, db: u32, kind: Kind, pair: bool, group: usize) -> Slot {
+        let (prefix, current, renewals) = (prefix.into(), RwLock::default(), AtomicUsize::new(0));
+        let slot = Slot { prefix, db, kind, pair, group, moves: false, current, renewals };
         slot.renew(self);
         slot
     }
@@ -87,14 +95,23 @@ impl Slot {
     /// Gives up its keys, and takes others.
     pub fn renew(&self, field: &Field) {
         let turn = self.renewals.fetch_add(1, Ordering::SeqCst);
-        let mut keys = field.keys.lock().unwrap();
-        let first = keys.len();
         let names: &[&str] = if self.pair { &["a", "b"] } else { &["s"] };
+        let name = |part: &&str| (format!("{}:{:?}:{part}:{turn}", self.prefix, self.kind), None);
+        self.take_up(field, names.iter().map(name).collect());
+    }
+
+    /// Goes on with keys of the same names, which were seen to be so when a loss was over.
+    pub fn begin_anew(&self, field: &Field, seen: &[Seen]) {
+        let current = self.current().into_iter().map(|key| key.name);
+        self.take_up(field, current.zip(seen.iter().map(|seen| Some(*seen))).collect());
+    }
+
+    fn take_up(&self, field: &Field, names: Vec<(String, Option<Seen>)>) {
+        let mut keys = field.keys.lock().unwrap();
         let mut current = Vec::new();
-        for (at, part) in names.iter().enumerate() {
-            let name = format!("{}:{:?}:{part}:{turn}", self.prefix, self.kind);
-            keys.push(Key { name: name.clone(), db: self.db });
-            current.push(KeyRef { id: first + at, name });
+        for (name, holds) in names {
+            current.push(KeyRef { id: keys.len(), name: name.clone() });
+            keys.push(Key { name, db: self.db, group: self.group, born: now(), holds });
         }
         *self.current.write().unwrap() = current;
     }
@@ -106,6 +123,10 @@ pub struct Client {
     resp3: bool,
     field: Arc<Field>,
     conn: Option<(Conn, usize)>,
+    /// What it speaks to a cluster itself by, and the number of that.
+    follower: Option<(Follower, usize)>,
+    /// The next pipeline is sent in two parts with so much time between them.
+    pub rest: Option<Duration>,
     tags: u64,
 }
 
@@ -124,7 +145,9 @@ pub struct Answers {
 impl Client {
     /// A client; it is not connected yet.
     pub fn new(field: &Arc<Field>, via: Via, resp3: bool) -> Client {
-        Client { via, resp3, field: Arc::clone(field), conn: None, tags: 0 }
+        let follows = field.terrain.is_some() && via.path == Path::Direct;
+        let follower = follows.then(|| (Follower::default(), Client::number(field, via)));
+        Client { via, resp3, field: Arc::clone(field), conn: None, follower, rest: None, tags: 0 }
     }
 
     /// A plain one in database 0.
@@ -164,20 +187,32 @@ impl Client {
 
     /// Sends all in one write; `None` if it cannot connect.
     pub fn exchange(&mut self, log: &mut Log, commands: &[Words]) -> Option<Answers> {
+        if let Some((follower, conn)) = &mut self.follower {
+            let answers = one_by_one(&self.field, follower, *conn, commands);
+            note_failures(log, self.via.path, commands, &answers);
+            return Some(answers);
+        }
         if self.conn.is_none() {
-            let begun = now();
+            let sent = now();
             self.conn = self.connect(log);
             if self.conn.is_none() {
-                log.push(Event::Failed { sent: begun, done: now() });
+                let (path, how) = (self.via.path, "cannot connect".into());
+                log.push(Event::Failed { path, sent, done: now(), how });
                 pass(Duration::from_millis(5));
                 return None;
             }
         }
+        let rest = self.rest.take();
         let (conn, number) = self.conn.as_mut()?;
         let conn_number = *number;
-        let bytes: Vec<u8> = commands.iter().flat_map(|command| encode(command)).collect();
+        let bytes: Vec<Vec<u8>> = commands.iter().map(|command| encode(command)).collect();
+        let (first, second) = bytes.split_at(rest.map_or(bytes.len(), |_| bytes.len() / 2));
         let sent = now();
-        let mut open = conn.try_send_raw(&bytes);
+        let mut open = conn.try_send_raw(&first.concat());
+        if let Some(rest) = rest {
+            pass(rest);
+            open = open && conn.try_send_raw(&second.concat());
+        }
         let (mut replies, mut frames) = (Vec::new(), Vec::new());
         for _ in commands {
             let frame = if open { conn.try_read_frame() } else { Err(ErrorKind::UnexpectedEof.into()) };
@@ -199,11 +234,9 @@ impl Client {
         if !open {
             self.leave();
         }
-        let failed = |reply: &Option<(V, Time)>| matches!(reply, None | Some((V::Error(_), _)));
-        if replies.iter().any(failed) {
-            log.push(Event::Failed { sent, done: now() });
-        }
-        Some(Answers { sent, replies, frames, conn: conn_number })
+        let answers = Answers { sent, replies, frames, conn: conn_number };
+        note_failures(log, self.via.path, commands, &answers);
+        Some(answers)
     }
 
     fn connect(&self, log: &mut Log) -> Option<(Conn, usize)> {
@@ -235,9 +268,14 @@ impl Client {
                 }
             }
         }
-        let mut conns = self.field.conns.lock().unwrap();
-        conns.push(self.via);
-        Some((conn, conns.len() - 1))
+        Some((conn, Client::number(&self.field, self.via)))
+    }
+
+    /// The number of a new connection.
+    fn number(field: &Field, via: Via) -> usize {
+        let mut conns = field.conns.lock().unwrap();
+        conns.push(via);
+        conns.len() - 1
     }
 
     /// The next frame that comes by itself, and when; the connection is left if none comes in time.
@@ -251,4 +289,32 @@ impl Client {
             }
         }
     }
+}
+
+/// To a cluster itself, one after the other; what stands behind one of which nobody knows is not sent.
+fn one_by_one(field: &Arc<Field>, follower: &mut Follower, conn: usize, commands: &[Words]) -> Answers {
+    let sent = now();
+    let (mut replies, mut frames) = (Vec::new(), Vec::new());
+    for command in commands {
+        let frame = if matches!(replies.last(), Some(None)) { None } else { follower.ask(field, command) };
+        replies.push(frame.as_ref().and_then(|frame| decode(frame)).map(|(value, _)| (value, now())));
+        frames.extend(frame);
+    }
+    Answers { sent, replies, frames, conn }
+}
+
+/// Notes that something has failed, and what must never be seen behind a sidecar: that there is more than one server.
+fn note_failures(log: &mut Log, path: Path, commands: &[Words], answers: &Answers) {
+    let error = |reply: &Option<(V, Time)>| match reply {
+        None => Some("closed".to_string()),
+        Some((V::Error(text), _)) => Some(text.clone()),
+        Some(_) => None,
+    };
+    let Some(how) = answers.replies.iter().find_map(error) else { return };
+    let cluster = ["MOVED ", "ASK ", "CROSSSLOT "].iter().any(|start| how.starts_with(start));
+    if cluster && path != Path::Direct {
+        let replies: Vec<String> = answers.replies.iter().flatten().map(|(reply, _)| short(reply)).collect();
+        log.push(Event::Wrong("P7", format!("{path:?} answered {how}: {commands:?} {replies:?}")));
+    }
+    log.push(Event::Failed { path, sent: answers.sent, done: now(), how });
 }

@@ -104,8 +104,8 @@ const SECOND: [Fault; 7] = [
 /// A time in which something was wrong.
 #[derive(Clone, Debug)]
 pub struct Phase {
-    /// What.
-    pub faults: Vec<Fault>,
+    /// What, by name.
+    pub faults: Vec<String>,
     /// When it began.
     pub from: Time,
     /// When healing began.
@@ -167,6 +167,7 @@ impl<'a> Storm<'a> {
         let healed = now();
         faults.iter().rev().for_each(|fault| self.heal(*fault));
         self.probe(healed, &faults);
+        let faults = faults.iter().map(|fault| format!("{fault:?}")).collect();
         self.phases.push(Phase { faults, from, healed, back: now() });
         pass(Duration::from_millis(100 + u64::try_from(self.dice.below(500)).unwrap()));
     }

@@ -60,10 +60,38 @@ pub struct Via {
 /// A key of the round.
 #[derive(Clone, Debug)]
 pub struct Key {
-    /// Its name, unique in the round.
+    /// Its name; unique in the round, but for keys that follow each other, see `holds`.
     pub name: String,
     /// Its database.
     pub db: u32,
+    /// Keys of one group are always on one node.
+    pub group: usize,
+    /// When it was taken into use.
+    pub born: Time,
+    /// It follows the key of the same name after a loss: what that one, and so this one, was seen to be when all was over.
+    pub holds: Option<Seen>,
+}
+
+/// What a fault may do to the keys of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Harm {
+    /// They go from node to node, and nothing is lost: what holds per node does not hold from one to the other.
+    Moves,
+    /// What was acknowledged may be lost, as Redis itself loses it: the keys begin anew with what their new owner has.
+    Loses,
+}
+
+/// A time in which something happens to a group of keys.
+#[derive(Clone, Debug)]
+pub struct Upset {
+    /// The group.
+    pub group: usize,
+    /// What.
+    pub harm: Harm,
+    /// Before it began.
+    pub from: Time,
+    /// When it was over on every node.
+    pub until: Time,
 }
 
 /// What a write leaves.
@@ -186,10 +214,14 @@ pub enum Event {
     Wipe(Wipe),
     /// A command answered with an error, or by a closed connection.
     Failed {
+        /// By which way.
+        path: Path,
         /// When it was sent.
         sent: Time,
         /// When that was known.
         done: Time,
+        /// The first error.
+        how: String,
     },
     /// A cached reply compared byte by byte with what the server said before and after it.
     Compared,
@@ -212,4 +244,13 @@ pub struct History {
     pub threads: [usize; 2],
     /// The bound on staleness.
     pub max_staleness: Time,
+    /// What has happened to groups of keys.
+    pub upsets: Vec<Upset>,
+}
+
+impl Key {
+    /// A key of a server that holds all keys.
+    pub fn new(name: &str, db: u32) -> Key {
+        Key { name: name.into(), db, group: 0, born: 0, holds: None }
+    }
 }

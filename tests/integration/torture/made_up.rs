@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::checks::check;
 use super::client::{Client, Field, KeyRef, Log};
-use super::history::{Effect, Event, Fate, History, Key, MS, News, Path, Read, Seen, Time, Via, Wipe, Write};
+use super::history::{
+    Effect, Event, Fate, Harm, History, Key, MS, News, Path, Read, Seen, Time, Upset, Via, Wipe, Write,
+};
 use super::readers::{note, same};
 use super::values::{Kind, readings, text, words};
 use crate::support::{Scripted, V};
@@ -28,10 +30,10 @@ const APP: usize = 4;
 impl Tale {
     /// With one worker in each sidecar and a bound of 100 ms.
     fn new() -> Tale {
-        let keys = ["a", "b"].map(|name| Key { name: name.into(), db: 0 }).to_vec();
+        let keys = ["a", "b"].map(|name| Key::new(name, 0)).to_vec();
         let conns = VIAS.map(|(path, app)| Via { path, db: 0, app }).to_vec();
         let logs = vec![Log::new()];
-        Tale { history: History { keys, conns, logs, threads: [1, 1], max_staleness: 100 * MS } }
+        Tale { history: History { keys, conns, logs, threads: [1, 1], max_staleness: 100 * MS, upsets: Vec::new() } }
     }
 
     fn event(mut self, event: Event) -> Tale {
@@ -245,6 +247,58 @@ fn the_server_itself_is_held_to_more() {
     overwritten().read(0, 2, DIRECT, 1002, 1003).holds();
 }
 
+/// As `overwritten`; the third key follows the first under its name, and holds this since 2000. The fourth is of another
+/// group.
+fn lost(from: Time, until: Time, holds: Seen) -> Tale {
+    let mut tale = overwritten();
+    let keys = &mut tale.history.keys;
+    keys.push(Key { born: 2000 * MS, holds: Some(holds), ..keys[0].clone() });
+    keys.push(Key { group: 1, ..Key::new("c", 0) });
+    tale.history.upsets.push(Upset { group: 0, harm: Harm::Loses, from: from * MS, until: until * MS });
+    tale
+}
+
+#[test]
+fn what_a_loss_may_take_is_excused_and_nothing_else() {
+    let old = Seen::Version(1);
+    let tale = || lost(1500, 1900, old);
+    // Before it and where nothing was lost it is judged as ever; from its beginning on it is not.
+    tale().read(0, 1, A1, 1400, 1401).breaks("P4");
+    tale().read(0, 1, A1, 1400, 1501).read(0, 2, A1, 1502, 1503).read(0, 1, A1, 1504, 1505).holds();
+    let other = |tale: Tale| tale.write(3, 5, Path::Direct, 1, 2).write(3, 6, Path::Direct, 1000, 1001);
+    other(tale()).read(3, 5, A1, 1600, 1601).breaks("P4");
+    tale().read(0, 9, A1, 1600, 1601).breaks("P6");
+    // What was lost may be shown for as long as P4 allows, and never again.
+    tale().read(2, 2, A1, 2099, 2101).read(2, 1, A1, 2100, 2101).holds();
+    tale().read(2, 2, A1, 2100, 2101).breaks("P6");
+    tale().none(2, A1, 2100, 2101).breaks("P4");
+    lost(1500, 1900, Seen::Absent).none(2, A1, 2100, 2101).holds();
+    lost(1500, 1900, Seen::Absent).read(2, 1, A1, 2100, 2101).breaks("P6");
+    // Own writes are seen at once all the same.
+    tale().write(2, 7, Path::A, 2010, 2011).read(2, 1, A1, 2012, 2013).breaks("P2");
+    tale().write(2, 7, Path::A, 2010, 2011).read(2, 1, B, 2012, 2013).holds();
+    // The harness must have looked right.
+    lost(1500, 1900, Seen::Version(9)).breaks("harness");
+}
+
+#[test]
+fn what_moves_is_excused_from_one_node_to_the_other_and_nothing_else() {
+    let tale = |from, until| {
+        let mut tale = Tale::new().write(0, 1, Path::Direct, 1, 2).write(1, 2, Path::Direct, 3, 4);
+        tale.history.upsets.push(Upset { group: 0, harm: Harm::Moves, from: from * MS, until: until * MS });
+        tale.write(1, 3, Path::Direct, 1000, 1001).write(0, 4, Path::Direct, 1002, 1003)
+    };
+    let across = |tale: Tale| tale.read(0, 4, A1, 1004, 1005).read(1, 2, A1, 1006, 1007);
+    across(tale(2000, 2001)).breaks("P3");
+    across(tale(1000, 2001)).holds();
+    across(tale(1005, 2001)).holds();
+    across(tale(800, 903)).breaks("P3");
+    across(tale(800, 904)).holds();
+    // On one key, and beyond the bound, it is not.
+    tale(1000, 2001).read(0, 4, A1, 1004, 1005).read(0, 1, A1, 1006, 1007).breaks("P3");
+    tale(1000, 2001).read(1, 2, A1, 1102, 1103).breaks("P4");
+}
+
 #[test]
 fn a_reply_that_is_another_keys_is_seen() {
     let key = KeyRef { id: 0, name: "a".into() };
@@ -290,6 +344,7 @@ fn a_tag_out_of_place_is_seen() {
         conns: std::sync::Mutex::default(),
         ends: false.into(),
         max_staleness: Duration::ZERO,
+        terrain: None,
     });
     let mut log = Log::new();
     Client::plain(&field, Path::A).tagged(&mut log, &[words("GET a")]);

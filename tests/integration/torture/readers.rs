@@ -38,9 +38,11 @@ pub fn note(
 
 /// Whether an error may be the answer to a read of the right type.
 pub fn is_plausible(text: &str) -> bool {
-    ["ERR sidecache: ", "LOADING", "OOM ", "EXECABORT", "ERR max number of clients", "NOAUTH", "NOPERM"]
-        .iter()
-        .any(|start| text.starts_with(start))
+    let standalone =
+        ["ERR sidecache: ", "LOADING", "OOM ", "EXECABORT", "ERR max number of clients", "NOAUTH", "NOPERM"];
+    let cluster =
+        ["CLUSTERDOWN ", "TRYAGAIN ", "MASTERDOWN ", "ERR Script attempted to access a non local key", "ERR not sent"];
+    standalone.iter().chain(&cluster).any(|start| text.starts_with(start))
 }
 
 /// Something to ask.
@@ -51,7 +53,7 @@ enum Ask {
     Pair(KeyRef, KeyRef),
     /// One read in a transaction.
     Exec(KeyRef, Reading),
-    /// One read in a script that declares no keys.
+    /// One read in a script that does not declare its key: but another of its hash tag, if there is one.
     Script(KeyRef),
 }
 
@@ -62,8 +64,11 @@ impl Ask {
             Ask::Pair(a, b) => vec![words(&format!("MGET {} {}", a.name, b.name))],
             Ask::Exec(key, reading) => vec![words("MULTI"), reading.words(&key.name), words("EXEC")],
             Ask::Script(key) => {
-                let code = "return redis.call('GET',ARGV[1])";
-                vec![vec!["EVAL".into(), code.into(), "0".into(), key.name.clone()]]
+                let code = "return redis.call('GET',ARGV[1])".to_string();
+                let mut command = vec!["EVAL".to_string(), code];
+                command.extend(declared(anchor(&key.name)));
+                command.push(key.name.clone());
+                vec![command]
             }
         }
     }
@@ -102,6 +107,17 @@ impl Ask {
     }
 }
 
+/// A script's declaration of keys.
+pub fn declared(keys: impl IntoIterator<Item = String>) -> Words {
+    let keys: Words = keys.into_iter().collect();
+    [vec![keys.len().to_string()], keys].concat()
+}
+
+/// Some other key with the hash tag of this one, if it has any.
+pub fn anchor(key: &str) -> Option<String> {
+    Some(format!("{}}}anchor", key.split_once('}')?.0))
+}
+
 /// How a reader reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Habit {
@@ -131,7 +147,9 @@ impl Reader {
     pub fn new(field: &Arc<Field>, path: Path, habit: Habit, seed: u64) -> Reader {
         let mut dice = Dice::new(seed);
         let mut vias = vec![(0, false), (0, true), (1, false), (0, false)];
-        if path != Path::B {
+        if field.terrain.is_some() {
+            vias = vec![(0, false); 4];
+        } else if path != Path::B {
             // Databases that A swaps: from B it would be a swap from outside, which is out of contract.
             vias.extend(field.slots.iter().map(|slot| slot.db).filter(|db| *db > 1).map(|db| (db, false)));
         }
@@ -154,7 +172,7 @@ impl Reader {
                 self.queue(at);
             } else if matches!(self.habit, Habit::Narrow | Habit::Inside) {
                 self.glance(at);
-            } else if self.dice.percent(2) {
+            } else if self.field.terrain.is_none() && self.dice.percent(2) {
                 self.line_by_line(at);
             } else {
                 self.pipeline(at);
@@ -205,6 +223,11 @@ impl Reader {
         }
     }
 
+    /// Whether it asks the nodes of a cluster itself, one command at a time.
+    fn is_alone(&self, at: usize) -> bool {
+        self.field.terrain.is_some() && self.clients[at].via().path == Path::Direct
+    }
+
     fn slot<'a>(&mut self, field: &'a Field, at: usize) -> &'a Slot {
         let db = self.clients[at].via().db;
         let fit: Vec<&Slot> = field.slots.iter().filter(|slot| slot.db == db).collect();
@@ -215,15 +238,20 @@ impl Reader {
     fn pipeline(&mut self, at: usize) {
         let field = Arc::clone(&self.field);
         let mut asks = Vec::new();
+        // While a slot moves, what names two of its keys may have to wait, and is given up if a transaction behind it need not.
+        let mut has_pair = false;
         for _ in 0..1 + self.dice.below(8) {
             let slot = self.slot(&field, at);
             let keys = slot.current();
             let key = keys[self.dice.below(keys.len())].clone();
             let reading = any_reading(slot.kind, &mut self.dice);
             asks.push(match (&keys[..], self.dice.below(100)) {
-                ([a, b], 0..60) => Ask::Pair(a.clone(), b.clone()),
-                (_, 90..95) => Ask::Exec(key, reading),
-                (_, 95..98) if slot.kind == Kind::Text => Ask::Script(key),
+                ([a, b], 0..60) => {
+                    has_pair |= slot.moves;
+                    Ask::Pair(a.clone(), b.clone())
+                }
+                (_, 90..95) if !(self.is_alone(at) || has_pair && slot.moves) => Ask::Exec(key, reading),
+                (_, 95..98) if slot.kind == Kind::Text && !slot.moves => Ask::Script(key),
                 _ => Ask::One(key, reading),
             });
         }

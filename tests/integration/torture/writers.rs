@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::client::{Answers, Client, Field, KeyRef, Log, Slot};
+use super::cluster;
 use super::history::{Effect, Event, Fate, MS, Path, Seen, Time, Via, Wipe, Write, now};
-use super::readers::note;
+use super::readers::{anchor, declared, note};
 use super::values::{Kind, Words, any_reading, commands, readings, text, words};
 use crate::differential::dice::Dice;
 use crate::support::V;
@@ -55,6 +56,8 @@ impl Way {
 pub struct Writer {
     field: Arc<Field>,
     slots: Vec<usize>,
+    /// How many losses each slot's keys have come to know.
+    losses: Vec<usize>,
     clients: Vec<Client>,
     dice: Dice,
     /// The longest pause between two writes, in microseconds.
@@ -68,19 +71,22 @@ impl Writer {
     pub fn new(field: &Arc<Field>, slots: Vec<usize>, paths: &[Path], pause: usize, seed: u64) -> Writer {
         let mut clients = Vec::new();
         for &path in paths {
+            let is_cluster = field.terrain.is_some();
             for db in [0, 1] {
-                clients.push(Client::new(field, Via { path, db, app: false }, db == 1));
+                let db_or_0 = if is_cluster { 0 } else { db };
+                clients.push(Client::new(field, Via { path, db: db_or_0, app: false }, db == 1));
             }
-            clients.push(Client::new(field, Via { path, db: 0, app: true }, false));
+            clients.push(Client::new(field, Via { path, db: 0, app: !is_cluster }, false));
         }
-        Writer { field: Arc::clone(field), slots, clients, dice: Dice::new(seed), pause, log: Log::new() }
+        let seen = slots.iter().map(|_| 0).collect();
+        Writer { field: Arc::clone(field), slots, losses: seen, clients, dice: Dice::new(seed), pause, log: Log::new() }
     }
 
     /// Writes until the round ends.
     pub fn run(mut self) -> Log {
         while self.field.goes_on() {
             // Wipes and swaps empty the caches: mostly there is something in them.
-            if self.dice.below(1500) < 1 {
+            if self.field.terrain.is_none() && self.dice.below(1500) < 1 {
                 self.wipe();
             } else {
                 self.write();
@@ -117,12 +123,19 @@ impl Writer {
         let most = if self.dice.percent(70) { self.slots.len() / 2 } else { self.slots.len() };
         let among = self.dice.below(most);
         let slot = &field.slots[self.slots[among]];
+        if !self.has_looked(among) {
+            return;
+        }
+        if slot.kind == Kind::Text && !slot.pair && self.field.terrain.is_some() && self.dice.percent(15) {
+            return self.chain(slot);
+        }
         let keys = slot.current();
         let version = Field::version();
         let at = self.client(slot.db);
         let gone = self.dice.percent(12);
         let large = slot.kind == Kind::Text && !slot.pair && self.dice.below(100) < 1;
-        let expires = (!gone && !slot.pair && self.dice.percent(20)).then(|| 20 + self.dice.below(400));
+        let expires = !gone && !slot.pair && !slot.moves && self.dice.percent(20);
+        let expires = expires.then(|| 20 + self.dice.below(400));
         let mut way = *[
             Way::Plain,
             Way::Plain,
@@ -148,6 +161,21 @@ impl Writer {
         if (way == Way::Plain && plan.len() > 1) || (elsewhere && (gone || slot.pair || expires.is_some())) {
             way = Way::Whole;
         }
+        // Nothing follows a transaction to another node but what has arrived whole; and nobody, but a sidecar.
+        let alone = field.terrain.is_some() && self.clients[at].via().path == Path::Direct;
+        if field.terrain.is_some() && (way == Way::Interactive || elsewhere && slot.moves) {
+            way = Way::Whole;
+        }
+        // A key that a script has removed is elsewhere for its next command.
+        if slot.moves && plan.len() > 1 {
+            if alone {
+                return;
+            }
+            way = Way::Whole;
+        }
+        if alone && (way == Way::Whole || plan.len() > 1) {
+            way = Way::Script;
+        }
         let outcome = match way {
             Way::Plain => self.in_pipeline(at, &keys, slot, version, &plan, way),
             Way::Whole => {
@@ -155,7 +183,7 @@ impl Writer {
                 plan.push(words("EXEC"));
                 self.in_pipeline(at, &keys, slot, version, &plan, way)
             }
-            Way::Script => self.in_pipeline(at, &keys, slot, version, &[script(&plan)], way),
+            Way::Script => self.in_pipeline(at, &keys, slot, version, &[script(&plan, &keys, slot.moves)], way),
             Way::Interactive => self.line_by_line(at, &plan),
             Way::Rename | Way::Copy | Way::Restore => self.bring(at, &keys[0], slot.kind, version, large, way),
         };
@@ -185,6 +213,53 @@ impl Writer {
         let reading = readings(kind)[0];
         let Some(answers) = self.clients[at].exchange(&mut self.log, &[reading.words(&key.name)]) else { return };
         note(&mut self.log, key, &reading, &answers.replies[0], (answers.conn, answers.sent), None, false);
+    }
+
+    /// What a loss has left of a slot's keys, before they are written again; false if it cannot be told yet.
+    fn has_looked(&mut self, among: usize) -> bool {
+        let field = Arc::clone(&self.field);
+        let (slot, Some(terrain)) = (&field.slots[self.slots[among]], &field.terrain) else { return true };
+        let losses = terrain.losses(slot.group);
+        if losses == self.losses[among] {
+            return true;
+        }
+        let Some(seen) = cluster::look(&field, slot, &mut self.log) else { return false };
+        slot.begin_anew(&field, &seen);
+        self.losses[among] = losses;
+        true
+    }
+
+    /// Several writes of one key in one pipeline, which may arrive in two parts: the last one stays.
+    fn chain(&mut self, slot: &Slot) {
+        let key = slot.current().remove(0);
+        let at = self.client(0);
+        let versions: Vec<u64> = (0..2 + self.dice.below(4)).map(|_| Field::version()).collect();
+        let set = |version: &u64| words(&format!("SET {} {}", key.name, text(&key.name, *version, false)));
+        let mut all: Vec<Words> = versions.iter().map(set).collect();
+        all.push(readings(Kind::Text)[0].words(&key.name));
+        self.clients[at].rest = self.dice.percent(50).then(|| Duration::from_micros(self.dice.below(3000) as u64));
+        let Some(answers) = self.clients[at].tagged(&mut self.log, &all) else { return };
+        let Answers { sent, replies, conn, .. } = &answers;
+        let mut own = None;
+        let mut is_known = true;
+        for (version, reply) in versions.iter().zip(replies) {
+            let mut fate = fate_of(reply, Way::Plain);
+            is_known &= fate != Fate::Maybe;
+            if !is_known && fate != Fate::Refused {
+                // What went before it may be executed behind it.
+                fate = Fate::Maybe;
+            }
+            own = if matches!(fate, Fate::Done(_)) { Some(*version) } else { own };
+            let effect = Effect::Value(text(&key.name, *version, false).len());
+            let (path, how) = (self.clients[at].via().path, "chain of SET");
+            let (key, version, sent) = (key.id, *version, *sent);
+            self.log.push(Event::Write(Write { key, version, effect, expires: None, path, how, sent, fate }));
+        }
+        let own = own.filter(|_| is_known);
+        note(&mut self.log, &key, &readings(Kind::Text)[0], &replies[versions.len()], (*conn, *sent), own, false);
+        if !is_known {
+            slot.renew(&self.field);
+        }
     }
 
     fn removal(&mut self, keys: &[KeyRef]) -> Vec<Words> {
@@ -258,7 +333,8 @@ impl Writer {
         large: bool,
         way: Way,
     ) -> Option<(Time, Fate, Log)> {
-        let elsewhere = format!("elsewhere:{version}");
+        let tag = key.name.split_inclusive('}').next().filter(|tag| tag.ends_with('}')).unwrap_or_default();
+        let elsewhere = format!("{tag}elsewhere:{version}");
         let value = text(&key.name, version, large);
         let mut make = commands(kind, &elsewhere, &key.name, version, &value);
         make.push(words(&format!("PEXPIRE {elsewhere} 60000")));
@@ -299,8 +375,11 @@ fn values(slot: &Slot, keys: &[KeyRef], version: u64, large: bool) -> Vec<Words>
     }
 }
 
-fn script(plan: &[Words]) -> Words {
-    let mut all = vec!["EVAL".to_string(), SCRIPT.to_string(), "0".to_string()];
+/// Keys that move must be declared.
+fn script(plan: &[Words], keys: &[KeyRef], declares: bool) -> Words {
+    let mut all = vec!["EVAL".to_string(), SCRIPT.to_string()];
+    let names = keys.iter().map(|key| key.name.clone());
+    all.extend(if declares { declared(names) } else { declared(anchor(&keys[0].name)) });
     for command in plan {
         all.push(command.len().to_string());
         all.extend_from_slice(command);
@@ -314,7 +393,9 @@ pub fn fate_of(reply: &Option<(V, Time)>, way: Way) -> Fate {
     let unharmed = |text: &str| {
         let ours = text.contains("not executed") || text.contains("not sent");
         let before = ["EXECABORT", "OOM ", "LOADING", "ERR no such key", "NOAUTH", "ERR max number of clients"];
-        ours || (way != Way::Script && before.iter().any(|start| text.starts_with(start)))
+        let elsewhere = ["CLUSTERDOWN ", "TRYAGAIN ", "MASTERDOWN ", "READONLY "];
+        let before = before.iter().chain(&elsewhere);
+        ours || (way != Way::Script && before.into_iter().any(|start| text.starts_with(start)))
     };
     match reply {
         None => Fate::Maybe,

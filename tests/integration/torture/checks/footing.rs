@@ -1,0 +1,59 @@
+//! What a cluster's upsets leave to be judged by.
+
+use super::super::history::{Harm, KeyId, Read, Seen, Time, Write};
+use super::{Check, Violation};
+
+/// How a read may be judged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Footing {
+    /// By everything.
+    Firm,
+    /// Its key begins anew, and what was before may still be shown, unless this client's sidecar knows better.
+    New,
+    /// Its key is being lost: by nothing but what there ever was.
+    Lost,
+}
+
+impl<'a> Check<'a> {
+    /// How this read may be judged.
+    pub(super) fn footing(&self, read: &Read) -> Footing {
+        let key = &self.history.keys[read.key];
+        let mut losses =
+            self.history.upsets.iter().filter(|upset| upset.group == key.group && upset.harm == Harm::Loses);
+        if losses.any(|loss| loss.from <= read.done && key.born <= loss.until) {
+            return Footing::Lost;
+        }
+        let is_new = key.holds.is_some() && read.sent < key.born + self.history.max_staleness;
+        if is_new { Footing::New } else { Footing::Firm }
+    }
+
+    /// Whether nothing has happened to a group between two times.
+    pub(super) fn is_calm(&self, group: usize, from: Time, to: Time) -> bool {
+        let after = self.history.max_staleness;
+        let mut upsets = self.history.upsets.iter().filter(|upset| upset.group == group);
+        upsets.all(|upset| to < upset.from || upset.until + after < from)
+    }
+
+    /// The write of this version of any key of this key's name.
+    pub(super) fn had(&self, key: KeyId, version: u64) -> Option<&'a Write> {
+        let namesakes = &self.names[self.history.keys[key].name.as_str()];
+        namesakes.iter().find_map(|&key| {
+            let states = &self.states[key];
+            let at = states.writes.binary_search_by_key(&version, |write| write.version).ok()?;
+            Some(states.writes[at])
+        })
+    }
+
+    /// A key that follows another of its name begins with what that has left.
+    pub(super) fn succeed(&mut self) {
+        for (id, key) in self.history.keys.iter().enumerate() {
+            let Some(Seen::Version(version)) = key.holds else { continue };
+            if let Some(left) = self.had(id, version) {
+                self.states[id].writes.insert(0, left);
+                continue;
+            }
+            let text = format!("{} was {version} when a loss was over, which it never was", key.name);
+            self.findings.violations.push(Violation { promise: "harness", at: None, text, context: String::new() });
+        }
+    }
+}
