@@ -79,6 +79,7 @@ def parse():
     parser.add_argument("port", type=int)
     parser.add_argument("outside", type=int)
     parser.add_argument("protocol", type=int, nargs="?", choices=(2, 3), help="the library's default without it")
+    parser.add_argument("--plain", action="store_true", help="a client that knows nothing of clusters, before one")
     where = parser.parse_args()
     where.options = {"host": "127.0.0.1", "port": where.port}
     if where.protocol is not None:
