@@ -6,10 +6,9 @@ goes without it. For each, the tests that are known to notice are run first; if 
 that passes too, the rule is unguarded and this script fails. What was found is written to docs/mutants.md, which
 tests/layout.rs holds against the list of rules.
 
-Not here, because what they are about does not exist yet: the caps on replies for missing keys and on all replies below
-Redis 7.2, both in front of a cluster. Nor what cannot be turned off, since the code has no other way: a write that was
-lost is not sent again because its bytes are not kept; generations know no databases; entries never change. Nor that the
-lease's clock counts a suspended machine's time, which no test can make pass.
+Not here is what cannot be turned off, since the code has no other way: a write that was lost is not sent again because its
+bytes are not kept; what comes by a redirect is not filled because no PTTL came with it; generations know no databases;
+entries never change. Nor that the lease's clock counts a suspended machine's time, which no test can make pass.
 
     scripts/mutants.py                 all rules; some ten minutes on two cores
     scripts/mutants.py JoinChecksAge   only these; nothing is written
@@ -63,6 +62,14 @@ NOTICED_BY = {
     "MaxAgeCaps": ["a_right_taken_away_from_inside_is_gone_at_once_and_from_outside_within_max_age"],
     "TtlModeAgeCaps": ["an_upstream_that_cannot_track_is_cached_by_age_and_everybody_is_told"],
     "JitterStaysWithinStaleness": ["no_deadline_exceeds_its_caps"],
+    "MissingAreCapped": ["that_a_key_is_missing_is_asked_again_within_the_bound"],
+    "LostSlotsAreCapped": ["a_value_is_asked_for_again_within_the_bound_where_lost_slots_are_not_told_of"],
+    "SlotEpochsAreApart": ["a_slot_that_was_lost_and_comes_back_shows_nothing_of_before"],
+    "LeaseNeedsKeys": ["what_an_isolated_master_says_keeps_no_hits_alive"],
+    "MapChangeSettles": ["a_write_by_the_new_map_waits_for_those_by_the_old"],
+    "DetoursQueue": ["a_write_that_is_sent_on_queues_behind_one_that_waits"],
+    "OvertakenAreGivenUp": ["a_write_that_waits_is_given_up_when_a_later_one_was_executed"],
+    "AskBumps": ["a_key_made_at_the_importer_of_redis_is_not_missing_any_more"],
     "HashTtlsCap": ["expired_hash_fields_are_gone_within_max_staleness"],
     "HashTtlsSeenDrop": ["expired_hash_fields_are_gone_within_max_staleness"],
     "HashTtlsMayBe": ["without_the_right_to_info_there_is_one_warning_and_hits_and_readiness_all_the_same"],
@@ -147,6 +154,10 @@ NOTICED_BY = {
     "OutputIsBounded": ["a_reply_beyond_the_output_limit_closes_a_client_that_does_not_read"],
     "SlowClientsArePaused": ["a_client_that_does_not_read_is_paused_and_the_others_are_not"],
     "HeldIsBounded": ["replies_held_for_invalidations_are_bounded"],
+    "MasterIsVerified": ["a_demoted_master_is_left_though_nobody_knows_another"],
+    "DemotedIsLeft": ["a_demoted_master_is_left_though_nobody_knows_another"],
+    "MovedLanesAreLeft": ["an_isolated_master_is_left_though_it_answers"],
+    "LeftPoolsEnd": ["an_isolated_master_is_left_though_it_answers"],
     "ViolationEndsHits": ["a_skipped_push_is_reported_and_ends_the_use_of_the_cache"],
 }
 
