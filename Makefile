@@ -8,12 +8,12 @@ TORTURE_SECONDS ?= 600
 SOAK_SECONDS ?= 1800
 export TORTURE_SECONDS TORTURE_SEED TORTURE_FAULTS SOAK_SECONDS SOAK_SEED
 
-.PHONY: help run test suite torture soak mutants fuzz check bench bench-quick deps image
+.PHONY: help run test suite torture torture-cluster soak mutants fuzz check bench bench-quick bench-cluster deps image
 
 help:
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
-run: ## a Redis, a sidecache before it, a short proof on the screen; stays until Ctrl-C (RUN_SECONDS=5: for so long)
+run: ## a Redis, a sidecache before it, a short proof on the screen; stays until Ctrl-C (RUN_SECONDS=5, UPSTREAM=cluster or sentinel)
 	@scripts/deps.sh run
 	@cargo build --release --locked --bin sidecache
 	@scripts/demo.sh
@@ -34,6 +34,10 @@ torture: ## every promise checked while everything goes wrong at random; ten min
 soak: ## what clients of real caches do, with faults, and nothing may be left of it; half an hour, or SOAK_SECONDS=7200 (SOAK_SEED=7)
 	@scripts/deps.sh
 	@cargo test --release --locked --test integration -- soak::long --ignored --nocapture
+
+torture-cluster: ## the same for clusters: slots, masters and nodes come and go under load (TORTURE_SECONDS, TORTURE_SEED)
+	@scripts/deps.sh
+	@cargo test --release --locked --test integration -- torture::cluster::long --ignored --nocapture
 
 mutants: ## each rule that the promises rest on is turned off, and a test must go red; some ten minutes
 	@scripts/deps.sh
@@ -56,6 +60,11 @@ bench-quick: ## the same in about three minutes; its figures are rougher
 	@scripts/deps.sh bench
 	@cargo build --release --locked --bin sidecache
 	@python3 benches/compare.py --quick
+
+bench-cluster: ## CPU per command before a cluster of three masters, beside Envoy; some five minutes
+	@scripts/deps.sh bench
+	@cargo build --release --locked --bin sidecache
+	@python3 benches/cluster.py
 
 deps: ## installs what tests, demo and benchmarks need (Debian)
 	@scripts/deps.sh

