@@ -115,7 +115,8 @@ fn a_script_s_own_words_are_no_refusal_of_its_node() {
     let sidecar = Sidecar::start(&cluster, "");
     let key = cluster.key_on(0, "k");
     let other = cluster.node(1).addr();
-    let words = ["TRYAGAIN later".into(), "READONLY today".into(), format!("MOVED 1 {other}"), format!("ASK 1 {other}")];
+    let words =
+        ["TRYAGAIN later".into(), "READONLY today".into(), format!("MOVED 1 {other}"), format!("ASK 1 {other}")];
     let mut client = sidecar.conn();
     for (runs, words) in (1..).zip(&words) {
         let script = format!("redis.call('INCR', KEYS[1]) return redis.error_reply('{words}')");
