@@ -13,6 +13,7 @@ use super::hub::{Hub, Listener, Owed, Step};
 use super::news::Topic;
 use crate::dispatch::lane::Ticket;
 use crate::dispatch::redirect::Next;
+use crate::dispatch::session::Session;
 use crate::dispatch::worker::Worker;
 use crate::error::Error;
 use crate::protocol::encode;
@@ -67,8 +68,10 @@ impl Worker {
                 (Some(ticket), None) => worker.confirm_with(&ticket, &Error::NoAuth.reply()),
                 (None, _) => {}
             }
+            // Whoever has left meanwhile, or wants it no more, is not taken along.
+            let wants = |session: &Session| session.subscriptions.borrow().names[topic as usize].contains_key(&name);
             let clients: BTreeMap<u64, Listener> =
-                clients.into_iter().filter(|(_, client)| !client.session.is_closed()).collect();
+                clients.into_iter().filter(|(_, client)| wants(&client.session)).collect();
             if !clients.is_empty() {
                 worker.follow(identity, topic, name, clients);
             }
