@@ -225,9 +225,14 @@ impl Coherence {
 
     /// Whether an entry may be served at `now`, which must have been read after the command was.
     pub fn valid(&self, entry: &Entry, standing: &Standing, now: u64) -> bool {
-        // Whether anybody watches comes first: who does so again has bumped the node's epoch before, and that must be seen.
-        (standing.mode.get() == Mode::Ttl || self.is_watched() && self.is_fresh(standing, now))
-            && self.unchanged(entry, standing, now)
+        // In this order: who watches again has bumped the node's epoch before, and that must be seen.
+        self.may_hit(standing, now) && self.unchanged(entry, standing, now)
+    }
+
+    /// Whether a lane's entries may be served at `now` at all, [`unchanged`](Self::unchanged) as they must be when that is
+    /// asked afterwards.
+    pub fn may_hit(&self, standing: &Standing, now: u64) -> bool {
+        standing.mode.get() == Mode::Ttl || self.is_watched() && self.is_fresh(standing, now)
     }
 
     /// Whether the background polls would tell of a SWAPDB.

@@ -65,12 +65,20 @@ pub struct Entry {
 /// moka's bookkeeping per entry beyond key and value (measured with glibc's malloc), our `Entry` included.
 const OVERHEAD: usize = 420;
 
+/// A bit between the lane's and the slot epoch's: no worker ever has 2^30 lanes.
+const PARTS: u64 = 1 << 31;
+
 // === impl Namespace ===
 
 impl Namespace {
     /// The same, while its slot's owner has changed so often.
     pub fn under(self, epoch: u32) -> Namespace {
         Namespace(self.0 | u64::from(epoch) << 32)
+    }
+
+    /// The same, for the parts of replies that are put together here: what finds one is no client's request.
+    pub fn of_parts(self) -> Namespace {
+        Namespace(self.0 | PARTS)
     }
 
     /// Whether its replies are RESP3.

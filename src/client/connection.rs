@@ -158,6 +158,7 @@ impl Connection {
         let input = std::mem::take(&mut self.input);
         let mut parser = std::mem::take(&mut self.parser);
         let mut taken = 0;
+        let mut hot = None;
         let stop = loop {
             if self.session.closing.get() {
                 break Ok(Stop::Starved);
@@ -185,6 +186,15 @@ impl Connection {
                 Err(error) => break Err(Error::Protocol(error.to_string())),
             };
             let args = parser.args(raw);
+            hot = hot.or_else(|| self.worker.hot(&self.session));
+            if let Some(hot) = &hot
+                && self.worker.hot_hit(&self.session, hot, &args)
+            {
+                taken += len;
+                continue;
+            }
+            // Whatever it is, it may change what hits have in common.
+            hot = None;
             match self.worker.dispatch(&self.session, &args) {
                 Flow::Next => taken += len,
                 Flow::Multi if let Some(block) = Block::find(&self.worker, unread, limits) => {

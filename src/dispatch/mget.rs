@@ -57,7 +57,7 @@ impl Worker {
         }
         let lane = self.read_lane(session, args.get(1).unwrap_or_default());
         // In a cluster all its keys lie in one slot.
-        let namespace = self.namespace(&lane, session.resp3(), args.get(1).unwrap_or_default());
+        let namespace = self.namespace(&lane, session.resp3(), args.get(1).unwrap_or_default()).of_parts();
         let mut found = self.parts_of(namespace, &lane, args);
         let snapshot = on(Rule::MgetIsOneSnapshot) && self.settings.cache.mget == Mget::Snapshot;
         if on(Rule::MgetNeedsPushes)
@@ -197,7 +197,7 @@ impl Worker {
             }
             let args = Args { raw: request, ranges: parser.ranges() };
             let lane = self.read_lane(session, args.get(1).unwrap_or_default());
-            let namespace = self.namespace(&lane, session.resp3(), args.get(1).unwrap_or_default());
+            let namespace = self.namespace(&lane, session.resp3(), args.get(1).unwrap_or_default()).of_parts();
             let looks = cached && args.len() <= PARTS_MAX;
             let found = if looks { self.parts_of(namespace, &lane, &args) } else { vec![None; args.len() - 1] };
             let ticket = Ticket::new(session, number);

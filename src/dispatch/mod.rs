@@ -1,8 +1,8 @@
 //! What happens to one command. Read [`Worker::dispatch`] once from top to bottom: every way a command can go is
 //! an early return with a name. Nothing here waits: what must wait is told to the client's task as a [`Flow`].
 //!
-//! Around it: `worker` (what a thread owns), `session` (one client), `replies` and `output` (what it is owed), `read`
-//! and `mget` (the cache's ways), `block` (transactions on the lane), `routes`, `redirect` and `detours` (which node, and
+//! Around it: `worker` (what a thread owns), `session` (one client), `replies` and `output` (what it is owed), `hot`,
+//! `read` and `mget` (the cache's ways), `block` (transactions on the lane), `routes`, `redirect` and `detours` (which node, and
 //! what it turns away), `spread` and `gather` (several nodes' commands), `scripts` (those EVALSHA calls), `lane` and `turn` (what arrives), `lanes` and
 //! `accounts` (which there are), `loss` (one comes and goes), `pieces` (large replies), `fence` (news must not
 //! overtake), `retry` (reads after a lost connection), `pubsub` (shared subscriptions), `pause` (CLIENT PAUSE), `audit`,
@@ -14,6 +14,7 @@ pub mod block;
 pub mod detours;
 pub mod fence;
 pub mod gather;
+pub mod hot;
 pub mod info;
 pub mod lane;
 pub mod lanes;

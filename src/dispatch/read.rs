@@ -93,19 +93,14 @@ impl Worker {
             return self.refuse(session, Class::Read, &Error::NoReplica(self.upstream_name()));
         };
         let lookup = Lookup::new(&self.seed, self.namespace(&lane, session.resp3(), key), args.raw);
-        let valid = |entry: &Entry| self.coherence.valid(entry, &lane.standing, self.now());
         let settled = !on(Rule::HitsWaitTheirTurn) || session.replies.borrow().is_settled();
-        let hit = |entry: &Arc<Entry>| valid(entry).then(|| self.hit(session, &lane, entry));
-        if settled && self.store.front(&lookup, hit).is_some() {
-            return Flow::Next;
-        }
         let unchanged = |entry: &Arc<Entry>| self.coherence.unchanged(entry, &lane.standing, self.now());
         let mut entry =
             if self.settings.cache.mode == Mode::Off { None } else { self.store.get(&lookup).filter(unchanged) };
         // If only the lease has lapsed, this read goes out and renews it; those behind it are parked, and hit.
         if settled
             && let Some(found) = entry.take()
-            && valid(&found)
+            && self.coherence.valid(&found, &lane.standing, self.now())
         {
             self.hit(session, &lane, &found);
             return Flow::Next;

@@ -109,6 +109,9 @@ impl RequestParser {
     pub fn parse(&mut self, buf: &[u8], limits: &RequestLimits) -> Result<Parsed, ProtocolError> {
         self.needed = 0;
         if self.left == 0 {
+            if let Some(len) = self.usual(buf, limits) {
+                return Ok(Parsed::Request { len });
+            }
             match buf {
                 [] => return Ok(Parsed::Incomplete),
                 [b'*', ..] => {}
@@ -143,14 +146,39 @@ impl RequestParser {
         self.needed
     }
 
+    /// A whole request of few and short arguments, which nearly all are; nothing is decided about any other.
+    #[inline]
+    fn usual(&mut self, buf: &[u8], limits: &RequestLimits) -> Option<usize> {
+        let &[b'*', count @ b'1'..=b'9', b'\r', b'\n', ..] = buf else { return None };
+        let count = usize::from(count - b'0');
+        let mut pos = 4;
+        self.forget_ranges();
+        for _ in 0..count {
+            let rest = buf.get(pos..)?;
+            let (len, header) = number::short_header(rest).filter(|&(len, _)| len <= limits.bulk)?;
+            let (start, end) = (pos + header, pos + header + len);
+            let [b'$', ..] = rest else { return None };
+            let [b'\r', b'\n', ..] = buf.get(end..)? else { return None };
+            self.ranges.push((start as u32, end as u32));
+            pos = end + 2;
+        }
+        self.searched = 0;
+        (count <= limits.elements && pos <= limits.total).then_some(pos)
+    }
+
     #[inline]
     fn begin(&mut self, count: usize, header: usize) {
+        self.forget_ranges();
+        self.pos = header;
+        self.left = count;
+    }
+
+    #[inline]
+    fn forget_ranges(&mut self) {
         self.ranges.clear();
         if self.ranges.capacity() > KEPT_RANGES {
             self.ranges.shrink_to(KEPT_RANGES);
         }
-        self.pos = header;
-        self.left = count;
     }
 
     #[inline]
