@@ -1,8 +1,8 @@
-//! What it costs to find and to keep a reply: the store (a front table before moka) beside moka alone and quick_cache.
+//! What it costs to find and to keep a reply: the store (an index of ours, and moka, which hears of some reads) beside quick_cache.
 //!
 //! Nanoseconds per operation on a store of 100,000 entries of 100 B, looked up with a hash that is there already, as on a
 //! command's way; `docs/performance.md` has the figures and what follows from them. The keys that are looked up are few
-//! and hot (64, all in the front table) or all of them in a scattered order, most of which only moka has.
+//! and hot (64) or all of them in a scattered order.
 
 #![allow(missing_docs, reason = "criterion's macros write public functions")]
 
@@ -79,10 +79,9 @@ fn look_ups(c: &mut Criterion) {
     store.tidy();
     let hot = &scattered[ENTRIES - HOT..];
 
-    each(c, "look up/hot/front table", hot, |lookup| store.front(lookup, |entry| Some(entry.reply.len())));
-    each(c, "look up/hot/moka", hot, |lookup| store.behind(lookup).map(|entry| entry.reply.len()));
+    each(c, "look up/hot/store", hot, |lookup| store.look(lookup, |entry| Some(entry.reply.len())));
     each(c, "look up/hot/quick_cache", hot, |lookup| quick.get(lookup).map(|entry| entry.reply.len()));
-    each(c, "look up/scattered/store", &scattered, |lookup| store.get(lookup).map(|entry| entry.reply.len()));
+    each(c, "look up/scattered/store", &scattered, |lookup| store.look(lookup, |entry| Some(entry.reply.len())));
     each(c, "look up/scattered/quick_cache", &scattered, |lookup| quick.get(lookup).map(|entry| entry.reply.len()));
     each(c, "look up/missing/store", &missing, |lookup| store.get(lookup).is_some());
     each(c, "look up/missing/quick_cache", &missing, |lookup| quick.get(lookup).is_some());

@@ -155,6 +155,24 @@ impl Entry {
     }
 }
 
+/// An entry that is nothing but found by `request`.
+#[cfg(test)]
+pub(super) fn entry_of(namespace: Namespace, request: &[u8], reply: &[u8]) -> Arc<Entry> {
+    use super::generation::Generations;
+    static SEED: std::sync::LazyLock<foldhash::quality::RandomState> = std::sync::LazyLock::new(Default::default);
+    Arc::new(Entry {
+        key: Lookup::new(&SEED, namespace, request).to_key(),
+        reply: Bytes::copy_from_slice(reply),
+        slot: Generations::new().slot(request),
+        generation: 0,
+        lane_epoch: 0,
+        node_epoch: 0,
+        sent: 0,
+        deadline: 0,
+        tracked: true,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,6 +21,7 @@ pub mod config;
 pub mod entry;
 pub mod flight;
 pub mod generation;
+mod index;
 pub mod lease;
 pub mod rules;
 pub mod store;

@@ -1,43 +1,33 @@
-//! Where entries are kept: a small table of the hottest in front of moka.
+//! Where entries are kept: an index that finds them, and moka, which decides who stays.
 //!
-//! moka decides who stays (TinyLFU, weighed in bytes); its look-up costs some 900 ns at a million entries
-//! and does its housekeeping inside `get`. The front table is direct-mapped, holds small entries only and
-//! answers in tens of nanoseconds; every 32nd hit in it touches moka, so that its sketch stays true.
+//! moka's TinyLFU keeps what is read often, weighed in bytes; but its look-up costs most of a microsecond, several when
+//! memory is cold, records a miss like a hit, and does its housekeeping inside. So hits and misses are decided by an index
+//! of our own, in tens of nanoseconds, and moka hears of a fill, of the first reads of an entry and of every 32nd after
+//! that; an entry leaves the index when moka lets it go.
 //! moka's own TTL, `invalidate_all` and `get_with` are not used: they stall, or insert what was
 //! invalidated while it was loaded. *Invariant:* whatever this returns must still be judged.
 
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, Hasher};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::entry::{Entry, Key, Lookup};
+use super::index::Index;
 
-/// Slots of the front table per worker: 128 KiB, enough for the keys that matter most.
-const FRONT_SLOTS: usize = 8192;
-
-/// Heavier entries are not kept in the front table; copying them costs more than moka's look-up.
-const FRONT_WEIGHT_MAX: u32 = 4096;
-
-/// The front table's share of the bytes: one in so many. It may hold what moka has let go.
-const FRONT_SHARE: u64 = 8;
-
-/// One hit in so many touches moka.
+/// Of the reads of an entry that has been read often, moka hears of one in so many; of the first ones it hears as their
+/// number doubles. Its counters end at 15, so more would tell it nothing.
 const TOUCH_EVERY: u32 = 32;
 
 /// One worker's entries.
 pub struct Store {
     /// Who stays.
     moka: moka::sync::Cache<Key, Arc<Entry>, HashAsGiven>,
-    /// The hottest, by the low bits of their hash.
-    front: RefCell<Box<[Option<Arc<Entry>>]>>,
-    /// The weight of the entries in the front table, and the most it may be.
-    front_weight: Cell<u64>,
-    front_weight_max: u64,
-    /// Front hits until moka is touched.
-    until_touch: Cell<u32>,
-    /// Entries that moka let go for room.
-    evicted: Arc<AtomicU64>,
+    /// Where they are.
+    index: RefCell<Index>,
+    /// What moka has let go for room, and the index not yet. Only this worker's thread is ever there.
+    let_go: Arc<Mutex<Vec<Arc<Entry>>>>,
+    /// How many entries moka has let go for room and nobody has asked for yet.
+    evicted: Cell<u64>,
 }
 
 /// The keys bring their hash along.
@@ -49,78 +39,51 @@ pub struct HashAsGiven(u64);
 impl Store {
     /// Holds at most `bytes`, keys and bookkeeping included.
     pub fn new(bytes: u64) -> Self {
-        let evicted = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&evicted);
+        let let_go: Arc<Mutex<Vec<Arc<Entry>>>> = Arc::default();
+        let list = Arc::clone(&let_go);
         let moka = moka::sync::Cache::builder()
-            .max_capacity(bytes - bytes / FRONT_SHARE)
+            .max_capacity(bytes)
             .weigher(|_: &Key, entry: &Arc<Entry>| entry.weight())
-            // Besides counting, a listener bounds moka's housekeeping to 100 ms a turn.
-            .eviction_listener(move |_, _, cause| {
+            // A listener also bounds moka's housekeeping to 100 ms a turn.
+            .eviction_listener(move |_, entry, cause| {
                 if cause.was_evicted() {
-                    count.fetch_add(1, Ordering::Relaxed);
+                    list.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
                 }
             })
             .build_with_hasher(HashAsGiven::default());
-        Store {
-            moka,
-            front: RefCell::new(std::iter::repeat_with(|| None).take(FRONT_SLOTS).collect()),
-            front_weight: Cell::new(0),
-            front_weight_max: bytes / FRONT_SHARE,
-            until_touch: Cell::new(TOUCH_EVERY),
-            evicted,
-        }
+        Store { moka, index: RefCell::new(Index::new(bytes)), let_go, evicted: Cell::new(0) }
     }
 
-    /// Lets `judge` see the entry found by `lookup` in the front table, if one is there: the way of a hit, which
-    /// touches no reference count. `judge` must not come back here. Every so often moka hears of what was taken.
+    /// Lets `judge` see the entry found by `lookup`, if there is one: the way of a hit, which touches no reference count.
+    /// `judge` must not come back here.
     #[inline]
-    pub fn front<T>(&self, lookup: &Lookup<'_>, judge: impl FnOnce(&Arc<Entry>) -> Option<T>) -> Option<T> {
-        let front = self.front.borrow();
-        let entry = front.get(front_index(lookup.hash))?.as_ref()?;
-        if !lookup.finds(&entry.key) {
-            return None;
-        }
+    pub fn look<T>(&self, lookup: &Lookup<'_>, judge: impl FnOnce(&Arc<Entry>) -> Option<T>) -> Option<T> {
+        let index = self.index.borrow();
+        let (entry, finds) = index.find(lookup)?;
         let taken = judge(entry)?;
-        drop(front);
-        let left = self.until_touch.get() - 1;
-        self.until_touch.set(left);
-        if left == 0 {
+        if finds.is_multiple_of(TOUCH_EVERY) || finds < TOUCH_EVERY && finds.is_power_of_two() {
+            drop(index);
             self.touch(lookup);
         }
         Some(taken)
     }
 
-    /// The entry found by `lookup` anywhere; small ones move to the front table.
+    /// The entry found by `lookup`.
     pub fn get(&self, lookup: &Lookup<'_>) -> Option<Arc<Entry>> {
-        self.front(lookup, |entry| Some(Arc::clone(entry))).or_else(|| self.behind(lookup))
-    }
-
-    /// The entry found by `lookup` behind the front table; a small one moves there.
-    pub fn behind(&self, lookup: &Lookup<'_>) -> Option<Arc<Entry>> {
-        let entry = self.moka.get(lookup)?;
-        self.to_front(&entry);
-        Some(entry)
+        self.look(lookup, |entry| Some(Arc::clone(entry)))
     }
 
     /// Puts an entry in, replacing what its key found before.
     pub fn insert(&self, entry: Arc<Entry>) {
-        self.to_front(&entry);
-        self.moka.insert(entry.key.clone(), entry);
-    }
-
-    /// Forgets the entry found by `lookup`.
-    pub fn remove(&self, lookup: &Lookup<'_>) {
-        let mut front = self.front.borrow_mut();
-        if let Some(place) = front.get_mut(front_index(lookup.hash))
-            && place.as_ref().is_some_and(|entry| lookup.finds(&entry.key))
-        {
-            self.set_place(place, None);
+        if self.index.borrow_mut().put(Arc::clone(&entry)) {
+            // The read that it was fetched for.
+            self.touch(&entry.key.as_lookup());
         }
-        drop(front);
-        self.moka.invalidate(lookup);
+        self.moka.insert(entry.key.clone(), entry);
+        self.forget();
     }
 
-    /// Entries held, by moka's count.
+    /// Entries held.
     pub fn entries(&self) -> u64 {
         self.moka.entry_count()
     }
@@ -132,44 +95,32 @@ impl Store {
 
     /// Entries let go for room since this was last asked.
     pub fn take_evictions(&self) -> u64 {
-        self.evicted.swap(0, Ordering::Relaxed)
+        self.evicted.take()
     }
 
     /// Has moka do its housekeeping, so that counts are true.
     pub fn tidy(&self) {
         self.moka.run_pending_tasks();
+        self.forget();
     }
 
-    /// For moka's frequency sketch alone.
+    /// For moka's frequency sketch, and the order in which it looks for who may go.
     #[cold]
     fn touch(&self, lookup: &Lookup<'_>) {
-        self.until_touch.set(TOUCH_EVERY);
         let _ = self.moka.get(lookup);
+        self.forget();
     }
 
-    fn to_front(&self, entry: &Arc<Entry>) {
-        let mut front = self.front.borrow_mut();
-        let Some(place) = front.get_mut(front_index(entry.key.hash)) else { return };
-        let weight = u64::from(entry.weight());
-        let left = place.as_ref().map_or(0, |old| u64::from(old.weight()));
-        let room = self.front_weight.get() - left + weight <= self.front_weight_max;
-        if room && entry.weight() <= FRONT_WEIGHT_MAX {
-            self.set_place(place, Some(Arc::clone(entry)));
-        } else if place.as_ref().is_some_and(|old| old.key == entry.key) {
-            // It has outgrown the table; what it was must not stand before what it is.
-            self.set_place(place, None);
+    /// What moka has let go is not found any more.
+    fn forget(&self) {
+        let mut let_go = self.let_go.lock().unwrap_or_else(PoisonError::into_inner);
+        if let_go.is_empty() {
+            return;
         }
+        self.evicted.set(self.evicted.get() + let_go.len() as u64);
+        let mut index = self.index.borrow_mut();
+        let_go.drain(..).for_each(|entry| index.take_out(&entry));
     }
-
-    fn set_place(&self, place: &mut Option<Arc<Entry>>, entry: Option<Arc<Entry>>) {
-        let weight = |entry: &Option<Arc<Entry>>| entry.as_ref().map_or(0, |entry| u64::from(entry.weight()));
-        self.front_weight.set(self.front_weight.get() - weight(place) + weight(&entry));
-        *place = entry;
-    }
-}
-
-fn front_index(hash: u64) -> usize {
-    hash as usize & (FRONT_SLOTS - 1)
 }
 
 // === impl HashAsGiven ===
@@ -200,78 +151,48 @@ impl Hasher for HashAsGiven {
 
 #[cfg(test)]
 mod tests {
-    use super::super::entry::Namespace;
-    use super::super::generation::Generations;
+    use super::super::entry::{Namespace, entry_of};
     use super::*;
 
-    fn entry(seed: &foldhash::quality::RandomState, request: &[u8], reply: &[u8]) -> Arc<Entry> {
-        let generations = Generations::new();
-        Arc::new(Entry {
-            key: Lookup::new(seed, Namespace(0), request).to_key(),
-            reply: bytes::Bytes::copy_from_slice(reply),
-            slot: generations.slot(request),
-            generation: 0,
-            lane_epoch: 0,
-            node_epoch: 0,
-            sent: 0,
-            deadline: 0,
-            tracked: true,
-        })
+    fn entry(request: &[u8], reply: &[u8]) -> Arc<Entry> {
+        entry_of(Namespace(0), request, reply)
     }
 
     #[test]
-    fn what_was_put_in_is_found_until_it_is_removed() {
-        let seed = foldhash::quality::RandomState::default();
+    fn what_was_put_in_is_found_until_another_takes_its_place() {
         let store = Store::new(1 << 20);
-        store.insert(entry(&seed, b"a", b"1"));
-        store.insert(entry(&seed, b"big", &[0; 5000]));
-        let a = Lookup::new(&seed, Namespace(0), b"a");
-        let big = Lookup::new(&seed, Namespace(0), b"big");
-        assert_eq!(&store.front(&a, |entry| Some(entry.reply.clone())).expect("front")[..], b"1");
-        assert!(store.front(&big, |_| Some(())).is_none(), "large replies stay out of the front table");
-        assert_eq!(store.get(&big).expect("moka").reply.len(), 5000);
-        store.insert(entry(&seed, b"a", b"2"));
-        assert_eq!(&store.get(&a).expect("replaced").reply[..], b"2");
-        store.remove(&a);
-        assert!(store.get(&a).is_none());
+        let (a, big) = (entry(b"a", b"1"), entry(b"big", &[0; 5000]));
+        let (find_a, find_big) = (a.key.as_lookup(), big.key.as_lookup());
+        store.insert(Arc::clone(&a));
+        store.insert(Arc::clone(&big));
+        assert_eq!(store.look(&find_a, |entry| Some(entry.reply.clone())).expect("there")[..], b"1"[..]);
+        assert_eq!(store.get(&find_big).expect("there").reply.len(), 5000);
+        store.insert(entry(b"a", b"2"));
+        assert_eq!(&store.get(&find_a).expect("replaced").reply[..], b"2");
+        assert!(store.get(&entry(b"b", b"").key.as_lookup()).is_none());
     }
 
     #[test]
-    fn a_reply_that_has_outgrown_the_front_table_is_found_behind_it() {
-        let seed = foldhash::quality::RandomState::default();
+    fn the_store_is_bounded_in_bytes_and_what_it_lets_go_is_gone() {
         let store = Store::new(1 << 20);
-        store.insert(entry(&seed, b"a", b"small"));
-        store.insert(entry(&seed, b"a", &[0; 5000]));
-        assert_eq!(store.get(&Lookup::new(&seed, Namespace(0), b"a")).expect("the later one").reply.len(), 5000);
-    }
-
-    #[test]
-    fn the_front_table_is_bounded_in_bytes_too() {
-        let seed = foldhash::quality::RandomState::default();
-        let store = Store::new(1 << 20);
-        for i in 0..4000 {
-            store.insert(entry(&seed, format!("k{i}").as_bytes(), &[0; 1000]));
-        }
-        let held: u64 = store.front.borrow().iter().flatten().map(|entry| u64::from(entry.weight())).sum();
-        assert_eq!(held, store.front_weight.get());
-        assert!((1..=(1 << 20) / FRONT_SHARE).contains(&held), "{held} bytes in the front table");
-        let long = vec![b'k'; 20_000];
-        store.insert(entry(&seed, &long, b"1"));
-        assert!(
-            store.front(&Lookup::new(&seed, Namespace(0), &long), |_| Some(())).is_none(),
-            "a long request is heavy"
-        );
-    }
-
-    #[test]
-    fn the_store_is_bounded_in_bytes_not_in_entries() {
-        let seed = foldhash::quality::RandomState::default();
-        let store = Store::new(1 << 20);
-        for i in 0..200 {
-            store.insert(entry(&seed, format!("k{i}").as_bytes(), &[0; 50_000]));
-        }
+        let entries: Vec<_> = (0..200).map(|i| entry(format!("k{i}").as_bytes(), &[0; 50_000])).collect();
+        entries.iter().for_each(|entry| store.insert(Arc::clone(entry)));
         store.tidy();
         assert!(store.bytes() <= 1 << 20, "{} bytes", store.bytes());
-        assert!(store.take_evictions() > 0);
+        let found = entries.iter().filter(|entry| store.get(&entry.key.as_lookup()).is_some()).count() as u64;
+        assert_eq!((found, store.take_evictions()), (store.entries(), 200 - found));
+    }
+
+    #[test]
+    fn who_is_read_often_stays_when_others_come_that_are_not() {
+        let store = Store::new(64 * 1024);
+        let favourite = entry(b"favourite", &[0; 1000]);
+        store.insert(Arc::clone(&favourite));
+        for i in 0..1000 {
+            for _ in 0..4 {
+                assert!(store.get(&favourite.key.as_lookup()).is_some(), "gone after {i} others");
+            }
+            store.insert(entry(format!("k{i}").as_bytes(), &[0; 1000]));
+        }
     }
 }

@@ -52,7 +52,7 @@ impl Worker {
         Place { lane, namespace, open }
     }
 
-    /// Serves a command from the front table, if it is there and may be.
+    /// Serves a command from the cache, if its reply is there and may be.
     #[inline]
     pub fn hot_hit(&self, session: &Rc<Session>, hot: &Hot, args: &Args<'_>) -> bool {
         let by_key;
@@ -76,6 +76,6 @@ impl Worker {
                 self.served(&place.lane, entry, Class::Read);
             })
         };
-        self.store.front(&lookup, hit).is_some()
+        self.store.look(&lookup, hit).is_some()
     }
 }
