@@ -1,0 +1,147 @@
+"""One turn of one target, and the rounds in which the targets take turns."""
+
+import sys
+import time
+
+import loads
+from loads import Failed
+
+# Above so many connections, opening them would be a good part of what redis-benchmark's turn costs. The generator
+# opens them before the clock starts.
+MANY = 100
+
+
+class Samples:
+    """CPU of a target and of its upstream, and the upstream's commands, while a load runs."""
+
+    def __init__(self, targets, name):
+        self.targets, self.name, self.taken = targets, name, []
+
+    def take(self):
+        self.taken.append((time.monotonic(), *self.targets.counters(self.name)))
+
+    def within(self, seconds):
+        """What was used in the middle of the last so many seconds: no connections are opened or closed then."""
+        end = self.taken[-1][0]
+        inside = [sample for sample in self.taken if end - 0.9 * seconds <= sample[0] <= end - 0.2 * seconds]
+        if len(inside) < 2:
+            raise Failed("too slow to be measured: the machine gave this program no turn")
+        first, last = inside[0], inside[-1]
+        return last[0] - first[0], *(b - a for a, b in zip(first[1:], last[1:]))
+
+
+def per_command(commands, cpu, upstream, calls):
+    """Microseconds of CPU, and upstream's commands, of each command of a client."""
+    return {
+        "cpu_us": cpu.total / commands * 1e6,
+        # User and system in ticks: only sums over many turns say something.
+        "user_s": cpu.user,
+        "system_s": cpu.system,
+        "upstream_cpu_us": upstream.total / commands * 1e6,
+        "upstream_commands": calls / commands,
+    }
+
+
+def closed_by_redis_benchmark(targets, name, workload, commands):
+    before = targets.counters(name)
+    result = loads.redis_benchmark(targets[name].port, workload, commands)
+    after = targets.counters(name)
+    return result | per_command(commands, *(b - a for a, b in zip(before, after)))
+
+
+def by_generator(targets, generator, name, workload, seconds, seed, rate=None):
+    samples = Samples(targets, name)
+    result = generator.run(targets[name].port, workload, seconds, 0.5, seed, rate, meanwhile=samples.take)
+    samples.take()
+    length, cpu, upstream, calls = samples.within(seconds)
+    return result | per_command(result["per_second"] * length, cpu, upstream, calls)
+
+
+class Turns:
+    """Runs a workload's rounds and keeps what came of each turn."""
+
+    def __init__(self, targets, generator, seconds, rounds):
+        self.targets, self.generator, self.seconds, self.rounds = targets, generator, seconds, rounds
+        self.results = []
+
+    def run(self, workload):
+        """All rounds of a workload: the closed loop, then (with a generator) the open one. A target that fails takes no
+        further turns."""
+        standing = list(workload.targets)
+        turn = lambda target, what: self.turn(workload, target, what, standing)
+        commands = {target: turn(target, {"loop": "prepare"}) for target in workload.targets}
+        loops = {"closed": self.rounds * (3 if workload.is_budget else 1), "open": self.rounds if self.generator else 0}
+        for loop, rounds in loops.items():
+            for number in range(rounds):
+                for target in rotated(workload.targets, number):
+                    if target in standing:
+                        turn(target, {"loop": loop, "round": number, "commands": commands[target]})
+        print(f"  {workload.title}: {' and '.join(f'{rounds} {loop}' for loop, rounds in loops.items())} rounds", file=sys.stderr)
+
+    def turn(self, workload, target, what, standing):
+        """One turn; a failure is kept as a result, and the target begins anew."""
+        what = dict(what)
+        commands = what.pop("commands", None)
+        try:
+            if what["loop"] == "prepare":
+                return self.prepare(workload, target)
+            result = self.measure(workload, target, what, commands)
+            self.results.append({"workload": workload.name, "target": target, **what, **result})
+        except Failed as failed:
+            print(f"  {workload.title}, {target}: {failed}", file=sys.stderr)
+            self.results.append({"workload": workload.name, "target": target, **what, "failed": str(failed)})
+            standing.remove(target)
+            self.targets.restart(target)
+        return None
+
+    def prepare(self, workload, target):
+        """Checks that it can be done at all, warms up, and finds how many commands make a turn of the wanted length."""
+        port = self.targets[target].port
+        if workload.connections >= 1000:
+            loads.check_connections(port, workload.connections)
+        if not uses_redis_benchmark(workload):
+            self.warm_by_generator(workload, target)
+            return None
+        loads.check(port, workload)
+        least = workload.connections * workload.pipeline * 20
+        if target == "sidecache":
+            loads.redis_benchmark(port, workload, max(workload.warm_up, least))
+        rate = loads.redis_benchmark(port, workload, min(max(2000, least), workload.warm_up * 10))["per_second"]
+        # Short runs have seen little of the speed: once more, at a quarter of a turn.
+        rate = loads.redis_benchmark(port, workload, max(int(rate * self.seconds / 4), 10))["per_second"]
+        return max(int(rate * self.seconds), 10)
+
+    def warm_by_generator(self, workload, target):
+        """The cache only: few connections and long pipelines, which is the quickest."""
+        if target == "sidecache":
+            seconds = max(workload.warm_up / 300_000 * 3, 0.5)
+            self.generator.run(self.targets[target].port, workload, seconds, 0, 1, pipeline=32, connections=10)
+
+    def measure(self, workload, target, what, commands):
+        seen = self.targets.hits(target) if target == "sidecache" else None
+        if what["loop"] == "closed" and commands:
+            result = closed_by_redis_benchmark(self.targets, target, workload, commands)
+        else:
+            rate = workload.rate if what["loop"] == "open" else None
+            seed = what["round"] + 1
+            result = by_generator(self.targets, self.generator, target, workload, self.seconds, seed, rate)
+        if seen:
+            hits, reads = (b - a for a, b in zip(seen, self.targets.hits(target)))
+            result["hit_ratio"] = hits / reads if reads else None
+            if hits < workload.hits * reads:
+                raise Failed(f"only {hits / reads:.1%} of the reads were hits")
+        elif target != "redis" and result["upstream_commands"] < (0.99 if commands else 0.5):
+            # A figure counts only if the commands went the way that the title says. The generator's are counted in a part
+            # of the time, and are not as many in each.
+            raise Failed(f"only {result['upstream_commands']:.1%} of the commands reached the server")
+        return result
+
+
+def uses_redis_benchmark(workload):
+    return workload.command is not None and workload.connections <= MANY
+
+
+def rotated(names, number):
+    """Each round begins with another one, so that none always follows the same."""
+    at = number % len(names)
+    return names[at:] + names[:at]
