@@ -1,5 +1,7 @@
 """What the project wants to cost at most, and whether this run says so. Printed, never enforced: machines differ."""
 
+import statistics
+
 PEERS = ("twemproxy", "haproxy", "envoy")
 # Proxies that read RESP, beside which forwarding is set; HAProxy does not, and is shown as the floor.
 READERS = ("twemproxy", "envoy")
@@ -31,8 +33,8 @@ def verdicts(summary):
 def upstream(summary, workload, target):
     """Redis's CPU per command behind the target, beside what it spends on direct clients; paired by round."""
     behind, direct = summary.of(workload, target, "closed"), summary.of(workload, "redis", "closed")
-    ratios = sorted(behind[number]["upstream_cpu_us"] / direct[number]["cpu_us"] for number in behind if number in direct)
-    return ratios[len(ratios) // 2] if ratios else None
+    ratios = [behind[number]["upstream_cpu_us"] / direct[number]["cpu_us"] for number in behind if number in direct]
+    return statistics.median(ratios) if ratios else None
 
 
 def many(summary):

@@ -52,8 +52,8 @@ class Generator:
         if run.returncode != 0:
             raise Failed(f"the keys cannot be put in: {last_line(run.stderr)}")
 
-    def run(self, port, workload, seconds, warm_up, seed, rate=None, pipeline=None, connections=None, meanwhile=lambda: None):
-        """Closed loop without `rate` (commands per second); `meanwhile` is called ten times a second."""
+    def run(self, port, workload, seconds, warm_up, seed, rate=None, pipeline=None, connections=None, meanwhile=None):
+        """Closed loop without `rate` (commands per second); `meanwhile` is called twenty times a second."""
         args = [self.path, "run", "--port", str(port), "--mix", workload.mix, "--seed", str(seed)]
         args += ["--connections", str(connections or workload.connections), "--pipeline", str(pipeline or workload.pipeline)]
         args += ["--seconds", str(seconds), "--warm-up", str(warm_up)]
@@ -64,8 +64,9 @@ class Generator:
             while process.poll() is None:
                 if time.monotonic() > deadline:
                     raise Failed(f"not done {PATIENCE} s after the time")
-                meanwhile()
-                wait(process, 0.1)
+                if meanwhile:
+                    meanwhile()
+                wait(process, 0.05)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -75,6 +76,8 @@ class Generator:
         result = json.loads(out)
         if result["errors"] or result["reconnects"]:
             raise Failed(f"{result['errors']:,} errors and {result['reconnects']:,} lost connections in {result['commands']:,} commands")
+        if result["missing"] and workload.command:
+            raise Failed(f"{result['missing']:,} values were not there in {result['commands']:,} commands")
         return result
 
 

@@ -12,7 +12,7 @@ from targets import TITLES
 
 INK, FAINT, OURS, OTHERS = "#7d8590", "#7d859055", "#2f81f7", "#9a8f7d"
 COLUMNS, WIDTH, LINE, GAP = 2, 470, 20, 24
-LABELS, MARGIN, HEAD, FOOT = 140, 92, 30, 38
+LABELS, MARGIN, HEAD, FOOT = 140, 92, 30, 54
 
 
 def cpu(rows, workloads, about):
@@ -104,7 +104,8 @@ class Panel:
         if logarithmic:
             self.ends = math.log10(least) - 0.1, math.log10(most) + 0.05
             powers = range(math.floor(self.ends[0]), math.ceil(self.ends[1]) + 1)
-            steps = (1, 2, 5) if self.ends[1] - self.ends[0] < 2 else (1,)
+            decades = self.ends[1] - self.ends[0]
+            steps = (1, 2, 5) if decades < 2 else (1, 3) if decades < 3 else (1,)
             ticks = [step * 10.0**power for power in powers for step in steps]
             self.ticks = [tick for tick in ticks if self.ends[0] <= math.log10(tick) <= self.ends[1]]
         else:
@@ -124,7 +125,7 @@ class Panel:
             x = self.x(tick)
             self.parts.append(f'<path d="M{x:.1f} {self.top}V{bottom + 3}" stroke="{FAINT}"/>')
             self.parts.append(text(x, bottom + 15, f"{tick:,.12g}", size=10, anchor="middle"))
-        self.parts.append(text(self.left + WIDTH, bottom + 15, unit, size=10, anchor="end"))
+        self.parts.append(text(self.left + LABELS + (WIDTH - LABELS - MARGIN) / 2, bottom + 30, unit, size=10, anchor="middle"))
 
     def bar(self, at, start, end, fill, opacity):
         left, right = self.x(start), self.x(end)

@@ -32,13 +32,15 @@ class Summary:
         ratios = []
         for number, turn in mine.items():
             beside = [value(turns[number], field) for turns in theirs if number in turns]
-            if beside and min(beside):
+            beside = [figure for figure in beside if figure]
+            if beside and value(turn, field) is not None:
                 ratios.append(value(turn, field) / min(beside))
         return statistics.median(ratios) if ratios else None
 
     def row(self, workload, target, beside=("redis",)):
         """All that the table and the plot show of one target on one workload; None where there is no figure."""
-        closed = list(self.of(workload, target, "closed").values())
+        # A turn of which the machine let nothing be seen has no CPU.
+        closed = [turn for turn in self.of(workload, target, "closed").values() if "cpu_us" in turn]
         ticks = [sum(turn[field] for turn in closed) for field in ("user_s", "system_s")]
         row = {"workload": workload, "target": target, "failed": self.failure(workload, target)}
         for field in ("per_second", "cpu_us", "upstream_cpu_us", "upstream_commands", "hit_ratio"):

@@ -69,7 +69,9 @@ def twitter(cluster, **rest):
     with open(TABLE) as file:
         rows = csv.DictReader((line for line in file if not line.startswith("#")), delimiter="\t")
         row = next(row for row in rows if row["cluster"] == f"cluster{cluster}")
-    title = f"Twitter's cluster {cluster}: Zipf {float(row['zipf_alpha']):.2f}, {row['operations']}, {row['value_bytes']} B"
+    shares = dict(operation.split(":") for operation in row["operations"].split())
+    reads = sum(float(shares.get(name, 0)) for name in ("get", "gets"))
+    title = f"Twitter's cluster {cluster}: {reads:.0%} reads, Zipf {float(row['zipf_alpha']):.2f}, {row['value_bytes']} B"
     return Workload(f"twitter-{cluster}", title, f"twitter:{cluster}", warm_up=300_000, **rest)
 
 
