@@ -22,6 +22,11 @@ class Failed(Exception):
     """What a target did not do; stands in the table in place of its figures."""
 
 
+class Void(Exception):
+    """Why a turn does not count: its commands did not go the way that the workload's title says. On a machine that stood
+    still for longer than max_staleness, sidecache rightly forwards what would have been hits."""
+
+
 def redis_benchmark(port, workload, commands):
     """Closed loop: each connection sends its next commands when the replies to the last are in."""
     args = [program("redis-benchmark"), "-h", "127.0.0.1", "-p", str(port), "-n", str(commands), "-r", str(workload.keys)]

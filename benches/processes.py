@@ -36,6 +36,9 @@ class Cpu:
     def __add__(self, other):
         return Cpu(self.total + other.total, self.user + other.user, self.system + other.system)
 
+    def __mul__(self, share):
+        return Cpu(self.total * share, self.user * share, self.system * share)
+
 
 class Process:
     """A process that is ended with the run."""

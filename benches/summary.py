@@ -14,12 +14,12 @@ class Summary:
     def of(self, workload, target, loop):
         """The turns by round, without those that failed."""
         mine = [turn for turn in self.turns if (turn["workload"], turn["target"], turn["loop"]) == (workload, target, loop)]
-        return {turn["round"]: turn for turn in mine if "failed" not in turn}
+        return {turn["round"]: turn for turn in mine if "failed" not in turn and "void" not in turn}
 
-    def failure(self, workload, target):
-        """Why a target has no (or not all) figures of a workload; None where all went well."""
-        failed = [turn for turn in self.turns if (turn["workload"], turn["target"]) == (workload, target) and "failed" in turn]
-        return failed[0]["failed"] if failed else None
+    def failure(self, workload, target, kind="failed"):
+        """What a target could not do of a workload, or, with "void", why turns do not count; None where all went well."""
+        reasons = [turn[kind] for turn in self.turns if (turn["workload"], turn["target"]) == (workload, target) and kind in turn]
+        return reasons[0] if reasons else None
 
     def median(self, workload, target, field, loop="closed"):
         values = [value(turn, field) for turn in self.of(workload, target, loop).values()]
@@ -39,10 +39,9 @@ class Summary:
 
     def row(self, workload, target, beside=("redis",)):
         """All that the table and the plot show of one target on one workload; None where there is no figure."""
-        # A turn of which the machine let nothing be seen has no CPU.
-        closed = [turn for turn in self.of(workload, target, "closed").values() if "cpu_us" in turn]
+        closed = list(self.of(workload, target, "closed").values())
         ticks = [sum(turn[field] for turn in closed) for field in ("user_s", "system_s")]
-        row = {"workload": workload, "target": target, "failed": self.failure(workload, target)}
+        row = {"workload": workload, "target": target, "failed": self.failure(workload, target) or self.failure(workload, target, "void")}
         for field in ("per_second", "cpu_us", "upstream_cpu_us", "upstream_commands", "hit_ratio"):
             row[field] = self.median(workload, target, field)
         row["cpu_us_spread"] = [f(turn["cpu_us"] for turn in closed) for f in (min, max)] if closed else None
@@ -51,8 +50,8 @@ class Summary:
             row[f"cpu_beside_{other}"] = self.paired(workload, target, [other], "cpu_us")
         for field in LATENCIES:
             row[f"{field}_us"] = self.median(workload, target, field, "open")
-        row["open_per_second"] = self.median(workload, target, "per_second", "open")
-        row["open_cpu_us"] = self.median(workload, target, "cpu_us", "open")
+        for field in ("per_second", "cpu_us", "upstream_commands", "hit_ratio"):
+            row[f"open_{field}"] = self.median(workload, target, field, "open")
         return row
 
     def rows(self, workloads, beside=("redis",)):

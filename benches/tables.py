@@ -9,7 +9,7 @@ def table(rows, workloads, beside=("redis",)):
     columns += [f"beside {TITLES[other]}" for other in beside]
     columns += ["upstream's CPU µs", "upstream's commands", "hits"]
     latency = any(row["p50_us"] is not None for row in rows)
-    columns += ["at /s", "p50 µs", "p99 µs", "p99.9 µs"] if latency else []
+    columns += ["open loop: at /s", "hits", "p50 µs", "p99 µs", "p99.9 µs"] if latency else []
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * 2 + "---:|" * (len(columns) - 2)]
     titles = {workload.name: workload.title for workload in workloads}
     before = None
@@ -33,8 +33,9 @@ def cells(row, beside, latency):
     if not latency:
         return closed
     if row["p50_us"] is None:
-        return [*closed, "–" if row["cpu_us"] is None else f"**{row['failed']}**", "–", "–", "–"]
-    return closed + [number(row[field]) for field in ("open_per_second", "p50_us", "p99_us", "p99.9_us")]
+        return [*closed, "–" if row["cpu_us"] is None else f"**{row['failed']}**", "–", "–", "–", "–"]
+    figures = [number(row[field]) for field in ("open_per_second", "p50_us", "p99_us", "p99.9_us")]
+    return [*closed, figures[0], percent(row["open_hit_ratio"]), *figures[1:]]
 
 
 def short_table(rows, workloads, targets, field="cpu_us"):
