@@ -74,11 +74,8 @@ def keep(name, about, rows, turns, verdicts):
     return file
 
 
-def main():
-    parser = arguments(__doc__)
-    parser.add_argument("--only", nargs="+", metavar="WORKLOAD", choices=BY_NAME, help="of: " + ", ".join(BY_NAME))
-    parser.add_argument("--load", type=Path, default=RELEASE / "examples/load", help="the generator")
-    options = parser.parse_args()
+def run(options):
+    """Measures; what the run was made on and with, and its turns."""
     if not options.load.exists():
         sys.exit(f"no {options.load}: cargo build --release --example load")
     seconds, rounds = options.seconds or (0.6 if options.quick else 1.0), options.rounds or (1 if options.quick else 3)
@@ -88,6 +85,7 @@ def main():
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
         **versions(options.sidecache),
+        "command": "make bench-quick" if options.quick else "make bench",
         "seconds": seconds,
         "rounds": rounds,
     }
@@ -106,27 +104,46 @@ def main():
         if not workload.command:
             generator.fill(targets["redis"].port, workload)
 
-    turns = measure(start, fill, generator, workloads, seconds, rounds)
+    return about, measure(start, fill, generator, workloads, seconds, rounds)
+
+
+def put_into_docs(about, rows, workloads, verdicts):
+    source, machine = publish.about(about, about["command"]), f"{about['machine']['cpu']}, {about['date']}"
+    lines = "\n".join(f"- {verdict}" for verdict in verdicts)
+    shown = f"{source}\n\n{table(rows, workloads)}\n\nThe budgets, by this run:\n\n{lines}"
+    publish.section("docs/performance.md", "compare", shown)
+    few = [workload for workload in workloads if workload.name in FEW]
+    publish.section("README.md", "compare", f"{source}\n\n{short_table(rows, few, ALL)}")
+    drawings = {
+        "performance-cpu.svg": plot.cpu(rows, workloads, machine),
+        "performance-few.svg": plot.cpu(rows, few, machine),
+        "performance-latency.svg": plot.latency(rows, workloads, machine),
+    }
+    for name, drawing in drawings.items():
+        (ROOT / "docs" / name).write_text(drawing)
+
+
+def main():
+    parser = arguments(__doc__)
+    parser.add_argument("--only", nargs="+", metavar="WORKLOAD", choices=BY_NAME, help="of: " + ", ".join(BY_NAME))
+    parser.add_argument("--load", type=Path, default=RELEASE / "examples/load", help="the generator")
+    parser.add_argument("--kept", type=Path, metavar="FILE", help="measures nothing, but shows a run of bench-results/ again")
+    options = parser.parse_args()
+    if options.kept:
+        about = json.loads(options.kept.read_text())
+        turns = about["turns"]
+    else:
+        about, turns = run(options)
+    measured = {turn["workload"] for turn in turns}
+    workloads = [workload for workload in WORKLOADS if workload.name in measured]
     summary = Summary(turns)
     rows, verdicts = summary.rows(workloads), budgets.verdicts(summary)
-    source = publish.about(about, "make bench-quick" if options.quick else "make bench")
-    drawings = {
-        "performance-cpu.svg": plot.cpu(rows, workloads, f"{about['machine']['cpu']}, {about['date']}"),
-        "performance-latency.svg": plot.latency(rows, workloads, f"{about['machine']['cpu']}, {about['date']}"),
-    }
-    file = keep("compare", about, rows, turns, verdicts)
-    for name, drawing in drawings.items():
-        file.with_name(f"{file.stem}-{name}").write_text(drawing)
-    print(table(rows, workloads))
-    print(f"\n{source}\n{VALUE_BYTES} B values and 50 connections where nothing else is said. All turns: {file.relative_to(ROOT)}\n")
+    file = options.kept or keep("compare", about, rows, turns, verdicts)
+    print(f"{table(rows, workloads)}\n\n{publish.about(about, about['command'])}")
+    print(f"{VALUE_BYTES} B values and 50 connections where nothing else is said. All turns: {file.name} in bench-results/\n")
     print("\n".join(verdicts))
     if options.publish:
-        lines = "\n".join(f"- {verdict}" for verdict in verdicts)
-        publish.section("docs/performance.md", "compare", f"{source}\n\n{table(rows, workloads)}\n\nThe budgets, by this run:\n\n{lines}")
-        few = [workload for workload in workloads if workload.name in FEW]
-        publish.section("README.md", "compare", f"{source}\n\n{short_table(rows, few, ALL)}")
-        for name, drawing in drawings.items():
-            (ROOT / "docs" / name).write_text(drawing)
+        put_into_docs(about, rows, workloads, verdicts)
 
 
 if __name__ == "__main__":
