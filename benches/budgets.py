@@ -2,6 +2,8 @@
 
 import statistics
 
+from targets import TITLES
+
 PEERS = ("twemproxy", "haproxy", "envoy")
 # Proxies that read RESP, beside which forwarding is set; HAProxy does not, and is shown as the floor.
 READERS = ("twemproxy", "envoy")
@@ -11,22 +13,23 @@ MANY = "get-c10000"
 def verdicts(summary):
     """A line for each budget: met or missed, with figure and limit."""
     beside = lambda workload, target, others, field="cpu_us": summary.paired(workload, target, others, field)
-    redis = ["redis"]
+    redis, pipelined = ["redis"], "in pipelines of 32"
     lines = [
         at_most("CPU per hit, beside redis-server's own per GET", beside("get", "sidecache", redis), 1.0),
-        at_most("the same in pipelines of 32", beside("get-p32", "sidecache", redis), 0.4),
+        at_most(f"CPU per hit {pipelined}, likewise", beside("get-p32", "sidecache", redis), 0.4),
         at_least("throughput of hits, beside direct", beside("get", "sidecache", redis, "per_second"), 1.0),
-        at_least("the same in pipelines of 32", beside("get-p32", "sidecache", redis, "per_second"), 1.0),
+        at_least(f"throughput of hits {pipelined}, likewise", beside("get-p32", "sidecache", redis, "per_second"), 1.0),
     ]
-    forwarded = [("GET, cache off", "get", "sidecache-off"), ("SET", "set", "sidecache")]
+    forwarded = [("GET (cache off)", "get", "sidecache-off"), ("SET", "set", "sidecache")]
     for name, workload, target in forwarded:
-        cheaper = "the cheaper of twemproxy and Envoy"
+        what = f"CPU per forwarded {name}"
         lines += [
-            at_most(f"CPU per forwarded {name}, beside {cheaper}", beside(workload, target, READERS), 0.8),
-            at_most("the same in pipelines of 32", beside(f"{workload}-p32", target, READERS), 0.3),
+            at_most(f"{what}, beside the cheaper of twemproxy and Envoy", beside(workload, target, READERS), 0.8),
+            at_most(f"{what} {pipelined}, likewise", beside(f"{workload}-p32", target, READERS), 0.3),
         ]
     for name, workload, target in forwarded:
-        lines.append(at_most(f"upstream's CPU per forwarded {name}, beside direct clients", upstream(summary, workload, target), 1.0))
+        figure = upstream(summary, workload, target)
+        lines.append(at_most(f"upstream's CPU per forwarded {name}, beside direct clients", figure, 1.0))
     return lines + many(summary)
 
 
@@ -42,13 +45,13 @@ def many(summary):
     if not any(turn["workload"] == MANY for turn in summary.turns):
         return ["10,000 connections: not measured"]
     failed = summary.failure(MANY, "sidecache")
-    lines = [f"10,000 connections: {'missed: ' + failed if failed else 'met: all are served'}"]
+    lines = [f"10,000 connections: {'MISSED: ' + failed if failed else 'met: all are served'}"]
     for peer in PEERS:
         if why := summary.failure(MANY, peer):
-            lines.append(f"their p99, beside {peer}'s: nothing to compare with ({why})")
+            lines.append(f"p99 of 10,000 connections, beside {TITLES[peer]}'s: nothing to compare with ({why})")
         else:
             ratio = summary.paired(MANY, "sidecache", [peer], "p99", "open")
-            lines.append(at_most(f"their p99, beside {peer}'s", ratio, 1.0))
+            lines.append(at_most(f"p99 of 10,000 connections, beside {TITLES[peer]}'s", ratio, 1.0))
     return lines
 
 

@@ -41,7 +41,7 @@ def arguments(document):
     """The options that this and cluster.py share."""
     parser = argparse.ArgumentParser(description=document.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer workloads, rounds and seconds")
-    parser.add_argument("--rounds", type=int, help="of each workload; the closed loop of those that budgets rest on has three times as many")
+    parser.add_argument("--rounds", type=int, help="of each workload; three times as many where budgets rest on it")
     parser.add_argument("--seconds", type=float, help="of each turn")
     parser.add_argument("--publish", action="store_true", help="put tables and drawings into README.md and docs/")
     parser.add_argument("--sidecache", type=Path, default=RELEASE / "sidecache")

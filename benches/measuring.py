@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import contextmanager
 
 import loads
 from loads import Failed, Void
@@ -72,37 +73,40 @@ class Turns:
         self.results = []
 
     def run(self, workload):
-        """All rounds of a workload: the closed loop, then (with a generator) the open one. A target that fails takes no
-        further turns."""
-        standing = list(workload.targets)
-        turn = lambda target, what: self.turn(workload, target, what, standing)
-        commands = {target: turn(target, {"loop": "prepare"}) for target in workload.targets}
+        """All rounds of a workload: the closed loop, then (with a generator) the open one."""
+        # Who takes part, and how many commands of redis-benchmark make a turn. What fails takes no further turns.
+        sizes = {}
+        for target in workload.targets:
+            with self.failures_kept(sizes, workload, target, loop="prepare"):
+                sizes[target] = self.prepare(workload, target)
         loops = {"closed": self.rounds * (3 if workload.is_budget else 1), "open": self.rounds if self.generator else 0}
         for loop, rounds in loops.items():
             for number in range(rounds):
                 for target in rotated(workload.targets, number):
-                    if target in standing:
-                        turn(target, {"loop": loop, "round": number, "commands": commands[target]})
+                    if target not in sizes:
+                        continue
+                    turn = {"loop": loop, "round": number}
+                    with self.failures_kept(sizes, workload, target, **turn):
+                        result = self.measure(workload, target, loop, number, sizes[target])
+                        self.results.append({"workload": workload.name, "target": target, **turn, **result})
         print(f"  {workload.title}: {' and '.join(f'{rounds} {loop}' for loop, rounds in loops.items())} rounds", file=sys.stderr)
 
-    def turn(self, workload, target, what, standing):
-        """One turn; a failure is kept as a result, takes the target out of the workload, and starts it anew."""
-        what = dict(what)
-        commands = what.pop("commands", None)
+    @contextmanager
+    def failures_kept(self, sizes, workload, target, **turn):
+        """A failure becomes the turn's result; the target begins anew, and has no further turns."""
+        result = {"workload": workload.name, "target": target, **turn}
         try:
-            if what["loop"] == "prepare":
-                return self.prepare(workload, target)
-            result = self.measure(workload, target, what, commands)
-            self.results.append({"workload": workload.name, "target": target, **what, **result})
+            yield
         except Void as void:
             print(f"  {workload.title}, {target}: not counted: {void}", file=sys.stderr)
-            self.results.append({"workload": workload.name, "target": target, **what, "void": str(void)})
+            self.results.append({**result, "void": str(void)})
         except Failed as failed:
             print(f"  {workload.title}, {target}: {failed}", file=sys.stderr)
-            self.results.append({"workload": workload.name, "target": target, **what, "failed": str(failed)})
-            standing.remove(target)
-            self.targets.restart(target)
-        return None
+            self.results.append({**result, "failed": str(failed)})
+            sizes.pop(target, None)
+            # The server has the keys, and stays.
+            if target != "redis":
+                self.targets.restart(target)
 
     def prepare(self, workload, target):
         """Checks that it can be done at all, warms up, and finds how many commands make a turn of the wanted length."""
@@ -127,9 +131,9 @@ class Turns:
             seconds = max(workload.warm_up / 300_000 * 3, 0.5)
             self.generator.run(self.targets[target].port, workload, seconds, 0, 1, pipeline=32, connections=10)
 
-    def measure(self, workload, target, what, commands):
+    def measure(self, workload, target, loop, number, commands):
         seen = self.targets.hits(target) if target == "sidecache" else None
-        result = self.used(workload, target, what, commands)
+        result = self.used(workload, target, loop, number, commands)
         if seen:
             hits, reads = (b - a for a, b in zip(seen, self.targets.hits(target)))
             # A generator's first question is a read in any mix.
@@ -140,15 +144,15 @@ class Turns:
             raise Void(f"only {result['upstream_commands']:.1%} of the commands reached the server")
         return result
 
-    def used(self, workload, target, what, commands):
+    def used(self, workload, target, loop, number, commands):
         """The load's own result with what it cost."""
-        port, rate = self.targets[target].port, workload.rate if what["loop"] == "open" else None
-        if what["loop"] == "closed" and commands:
+        port, rate = self.targets[target].port, workload.rate if loop == "open" else None
+        if loop == "closed" and commands:
             return around(self.targets, target, lambda: loads.redis_benchmark(port, workload, commands))
         send = lambda meanwhile=None: self.generator.run(
-            port, workload, self.seconds, WARM_UP, seed=what["round"] + 1, rate=rate, meanwhile=meanwhile
+            port, workload, self.seconds, WARM_UP, seed=number + 1, rate=rate, meanwhile=meanwhile
         )
-        if workload.connections > MANY and what["loop"] == "closed":
+        if loop == "closed" and workload.connections > MANY:
             return without_opening(self.targets, target, WARM_UP + self.seconds, send)
         return around(self.targets, target, send)
 

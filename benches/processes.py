@@ -54,7 +54,12 @@ class Process:
             self.process = subprocess.Popen(
                 self.args, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        self.wait_until_it_answers()
+        try:
+            self.wait_until_it_answers()
+        except BaseException:
+            # Nobody else knows of it yet.
+            self.end()
+            raise
 
     def wait_until_it_answers(self):
         # GET, since twemproxy knows no PING before 0.5.
@@ -121,14 +126,14 @@ def command(*words):
 
 def ask(port, request):
     """The first bytes of the reply."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as conn:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as conn:
         conn.sendall(request)
         return conn.recv(65536)
 
 
 def info(port, section):
     """A section of a Redis server's INFO as a dictionary."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as conn:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as conn:
         conn.sendall(command("INFO", section) + command("QUIT"))
         text = b"".join(iter(lambda: conn.recv(65536), b"")).decode()
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)

@@ -19,8 +19,8 @@ def about(about, command):
     """The sentence that tells how to get such figures, and where these come from."""
     machine = about["machine"]
     names = {"sidecache": "sidecache", "redis": "Redis", "twemproxy": "twemproxy", "haproxy": "HAProxy", "envoy": "Envoy"}
+    versions = ", ".join(f"{title} {about[name]}" for name, title in names.items() if name in about)
     return (
         f"`{command}`, {about['date']}: {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel'].split('-')[0]}, load"
-        f" {machine['load_at_start']:.1f} at the start; " + ", ".join(f"{names[name]} {about[name]}" for name in names if name in about)
-        + "."
+        f" {machine['load_at_start']:.1f} at the start; {versions}."
     )

@@ -41,7 +41,8 @@ class Summary:
         """All that the table and the plot show of one target on one workload; None where there is no figure."""
         closed = list(self.of(workload, target, "closed").values())
         ticks = [sum(turn[field] for turn in closed) for field in ("user_s", "system_s")]
-        row = {"workload": workload, "target": target, "failed": self.failure(workload, target) or self.failure(workload, target, "void")}
+        failed = self.failure(workload, target) or self.failure(workload, target, "void")
+        row = {"workload": workload, "target": target, "failed": failed}
         for field in ("per_second", "cpu_us", "upstream_cpu_us", "upstream_commands", "hit_ratio"):
             row[field] = self.median(workload, target, field)
         row["cpu_us_spread"] = [f(turn["cpu_us"] for turn in closed) for f in (min, max)] if closed else None
