@@ -74,6 +74,14 @@ def keep(name, about, rows, turns, verdicts):
     return file
 
 
+def the_command(options):
+    """What one types for such figures."""
+    given = [("--only", options.only and " ".join(options.only)), ("--rounds", options.rounds), ("--seconds", options.seconds)]
+    given = " ".join(f"{option} {value}" for option, value in given if value)
+    command = "make bench-quick" if options.quick else "make bench"
+    return f'{command} BENCH="{given}"' if given else command
+
+
 def run(options):
     """Measures; what the run was made on and with, and its turns."""
     if not options.load.exists():
@@ -85,7 +93,7 @@ def run(options):
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
         **versions(options.sidecache),
-        "command": "make bench-quick" if options.quick else "make bench",
+        "command": the_command(options),
         "seconds": seconds,
         "rounds": rounds,
     }

@@ -55,13 +55,15 @@ def around(targets, name, send):
 
 
 def without_opening(targets, name, seconds, send):
-    """The same, but the CPU counts in the last so many seconds only, in which the commands were sent: what opening the
-    connections took before is left out. (Closing them is in, some hundredths of a second, and as much of the start is not.)"""
+    """The same, but of CPU only what was used since the connections were open counts, by a reckoning from the end: so many
+    seconds in which commands were sent, and one latency more until all were answered. (Closing the connections is in, some
+    hundredths of a second, and as much of the start is not.)"""
     samples = Samples(targets, name)
     result = send(samples.take)
     samples.take()
     first, last = samples.taken[0], samples.taken[-1]
-    cpu, upstream = (b - a for a, b in zip(samples.at(last[0] - seconds), last[1:3]))
+    opened = last[0] - seconds - result["latency_us"]["p50"] / 1e6
+    cpu, upstream = (b - a for a, b in zip(samples.at(opened), last[1:3]))
     return result | per_command(result["all_commands"], cpu, upstream, last[3] - first[3])
 
 
@@ -149,11 +151,13 @@ class Turns:
         port, rate = self.targets[target].port, workload.rate if loop == "open" else None
         if loop == "closed" and commands:
             return around(self.targets, target, lambda: loads.redis_benchmark(port, workload, commands))
+        # Ten thousand connections have had few turns each after one second.
+        seconds = self.seconds * (2 if workload.connections > MANY else 1)
         send = lambda meanwhile=None: self.generator.run(
-            port, workload, self.seconds, WARM_UP, seed=number + 1, rate=rate, meanwhile=meanwhile
+            port, workload, seconds, WARM_UP, seed=number + 1, rate=rate, meanwhile=meanwhile
         )
         if loop == "closed" and workload.connections > MANY:
-            return without_opening(self.targets, target, WARM_UP + self.seconds, send)
+            return without_opening(self.targets, target, WARM_UP + seconds, send)
         return around(self.targets, target, send)
 
 

@@ -22,5 +22,5 @@ def about(about, command):
     versions = ", ".join(f"{title} {about[name]}" for name, title in names.items() if name in about)
     return (
         f"`{command}`, {about['date']}: {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel'].split('-')[0]}, load"
-        f" {machine['load_at_start']:.1f} at the start; {versions}."
+        f" {machine['load_at_start']:.1f} at the start; {versions}; rounds: {about['rounds']}, each turn {about['seconds']:g} s."
     )
