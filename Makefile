@@ -51,20 +51,20 @@ check: ## the quick part of it: format, lints, house rules
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo test --locked --quiet --test layout
 
-bench: ## CPU per command beside Redis itself and twemproxy; some ten minutes
+bench: ## CPU, throughput and latency beside Redis itself, twemproxy, HAProxy and Envoy; some 25 minutes (BENCH=--publish: into docs/)
 	@scripts/deps.sh bench
-	@cargo build --release --locked --bin sidecache
-	@python3 benches/compare.py
+	@cargo build --release --locked --bin sidecache --example load
+	@python3 benches/compare.py $(BENCH)
 
-bench-quick: ## the same in about three minutes; its figures are rougher
+bench-quick: ## the same on a few workloads in about three minutes; its figures are rougher
 	@scripts/deps.sh bench
-	@cargo build --release --locked --bin sidecache
-	@python3 benches/compare.py --quick
+	@cargo build --release --locked --bin sidecache --example load
+	@python3 benches/compare.py --quick $(BENCH)
 
 bench-cluster: ## CPU per command before a cluster of three masters, beside Envoy; some five minutes
 	@scripts/deps.sh bench
 	@cargo build --release --locked --bin sidecache
-	@python3 benches/cluster.py
+	@python3 benches/cluster.py $(BENCH)
 
 deps: ## installs what tests, demo and benchmarks need (Debian)
 	@scripts/deps.sh

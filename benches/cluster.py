@@ -1,52 +1,42 @@
 #!/usr/bin/env python3
 """CPU per command of sidecache and of Envoy before a cluster of three masters, in one run, under the same load.
 
-As compare.py does it, whose parts these are: the targets take turns within each round, CPU is the process's own by
-/proc/PID/stat, medians over the rounds, ratios paired by round. Envoy has one worker and follows redirects, sidecache has
-one worker. The keys are 10,000 at random, so that a pipeline goes to all masters.
+As compare.py does it, whose parts these are. Envoy has one worker and follows redirects, sidecache has one worker. The
+keys are 10,000 at random, so that a pipeline goes to all masters.
 
 Needs redis-server, redis-cli, redis-benchmark, Envoy (.deps/envoy, by scripts/deps.sh bench) and a release build of
 sidecache. Standard library only.
 """
 
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
-import compare
-from compare import ROOT, Process, ask, free_port
+import loads
+import publish
+from compare import arguments, keep, measure
+from processes import Process, ask, command, free_port, machine, program, until
+from summary import Summary
+from tables import table
+from targets import versions
+from workloads import get, set_
 
 KEYS = 10_000
 MASTERS = 3
+FORWARDED, WRITTEN, BESIDE = ("envoy", "sidecache-off"), ("envoy", "sidecache"), ("envoy",)
 WORKLOADS = [
-    ("forward", "get", ["envoy", "sidecache-off"]),
-    ("set", "set", ["envoy", "sidecache"]),
+    get("get", "GET, forwarded", keys=KEYS, targets=FORWARDED),
+    get("get-p32", "GET, forwarded, pipelines of 32", keys=KEYS, targets=FORWARDED, pipeline=32),
+    set_("set", "SET", keys=KEYS, targets=WRITTEN),
+    set_("set-p32", "SET, pipelines of 32", keys=KEYS, targets=WRITTEN, pipeline=32),
 ]
-OTHERS = {"envoy": "Envoy"}
-ENVOY = Path(os.environ.get("ENVOY_BIN", ROOT / ".deps/envoy"))
 
 
 class Node(Process):
     """A master, which answers nothing about keys until the cluster stands."""
 
     def wait_until_it_answers(self):
-        until("a node answers", lambda: ask(self.port, b"PING\r\n") == b"+PONG\r\n")
-
-
-def until(what, condition):
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        try:
-            if condition():
-                return
-        except OSError:
-            pass
-        time.sleep(0.02)
-    sys.exit(f"not within 20 s: {what}")
+        until(f"{self.name} answers", lambda: ask(self.port, command("PING")) == b"+PONG\r\n", self)
 
 
 def free_pair():
@@ -67,64 +57,52 @@ def is_taken(port):
         return True
 
 
-def start_all(processes, folder, sidecache):
-    ports = []
-    for i in range(MASTERS):
-        port = free_pair()
-        (folder / f"node{i}").mkdir()
-        args = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        args += ["--cluster-enabled", "yes", "--dir", f"node{i}"]
-        processes[f"redis-{i}"] = Node(f"redis-{i}", args, folder, port)
-        ports.append(port)
+def start_masters(targets):
+    """Their addresses, when the cluster stands."""
+    for number in range(MASTERS):
+        name, port = f"redis-{number}", free_pair()
+        (targets.folder / name).mkdir()
+        args = [program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        targets.add(name, [*args, "--cluster-enabled", "yes", "--dir", name], port, Node)
+    ports = [server.port for server in targets.servers()]
     nodes = [f"127.0.0.1:{port}" for port in ports]
     made = subprocess.run(["redis-cli", "--cluster", "create", *nodes, "--cluster-yes"], capture_output=True, text=True)
     if made.returncode != 0:
         sys.exit(f"no cluster: {made.stdout}\n{made.stderr}")
-    is_ok = lambda port: b"cluster_state:ok" in ask(port, b"CLUSTER INFO\r\n")
+    is_ok = lambda port: b"cluster_state:ok" in ask(port, command("CLUSTER", "INFO"))
     until("the cluster stands", lambda: all(is_ok(port) for port in ports))
-
-    admins = compare.start_sidecaches(processes, folder, sidecache, "redis-cluster://" + ",".join(nodes))
-    if not ENVOY.exists():
-        sys.exit(f"no {ENVOY}; scripts/deps.sh bench installs it")
-    port = free_port()
-    config = (ROOT / "benches/envoy-cluster.yaml").read_text()
-    (folder / "envoy.yaml").write_text(config.replace("LISTEN", str(port)).replace("NODE", str(ports[0])))
-    args = [str(ENVOY), "-c", "envoy.yaml", "--concurrency", "1", "--use-dynamic-base-id", "-l", "warn"]
-    processes["envoy"] = Process("envoy", args, folder, port)
-    return admins
-
-
-def fill(port):
-    """Puts in all keys that redis-benchmark may read."""
-    lines = "".join(f"SET key:{i:012d} {'x' * compare.VALUE_BYTES}\n" for i in range(KEYS))
-    run = subprocess.run(["redis-cli", "-p", str(port)], input=lines, capture_output=True, text=True)
-    if run.stdout.split() != ["OK"] * KEYS:
-        sys.exit(f"the keys cannot be put in: {run.stdout[-500:]}{run.stderr}")
+    return nodes
 
 
 def main():
-    options, sizes = compare.arguments(__doc__)
-    folder = Path(tempfile.mkdtemp(prefix="sidecache-bench-"))
-    processes = {}
-    try:
-        about = {
-            "machine": compare.machine(),
-            "sidecache": compare.version(str(options.sidecache), "--version"),
-            "redis": compare.version("redis-server", "--version"),
-            "envoy": compare.version(str(ENVOY), "--version"),
-            "masters": MASTERS,
-            "keys": KEYS,
-            "commands": sizes,
-            "rounds": options.rounds,
-        }
-        admins = start_all(processes, folder, options.sidecache.resolve())
-        fill(processes["sidecache-off"].port)
-        results = compare.run_rounds(processes, admins, options.rounds, sizes, WORKLOADS, KEYS)
-    finally:
-        for process in processes.values():
-            process.end()
-        shutil.rmtree(folder)
-    compare.report("cluster", about, results, options.rounds, WORKLOADS, OTHERS)
+    options = arguments(__doc__).parse_args()
+    seconds, rounds = options.seconds or (1.0 if options.quick else 3.0), options.rounds or 5
+    known = versions(options.sidecache)
+    about = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(),
+        **{name: known[name] for name in ("sidecache", "redis", "envoy")},
+        "masters": MASTERS,
+        "keys": KEYS,
+        "seconds": seconds,
+        "rounds": rounds,
+    }
+
+    def start(targets):
+        nodes = start_masters(targets)
+        targets.start_sidecaches(options.sidecache.resolve(), "redis-cluster://" + ",".join(nodes))
+        targets.start_envoy("envoy-cluster.yaml", targets.servers()[0].port)
+
+    def fill(targets, _):
+        loads.fill(targets["sidecache-off"].port, WORKLOADS[0])
+
+    turns = measure(start, fill, None, WORKLOADS, seconds, rounds)
+    rows = Summary(turns).rows(WORKLOADS, BESIDE)
+    shown, source = table(rows, WORKLOADS, BESIDE), publish.about(about, "make bench-cluster")
+    file = keep("cluster", about, rows, turns, [])
+    print(f"{shown}\n\n{source} All turns: {file.name}")
+    if options.publish:
+        publish.section("docs/performance.md", "cluster", f"{source}\n\n{shown}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from compare import ROOT, VALUE_BYTES, Process, free_port
+from processes import ROOT, Process, free_port
+from workloads import VALUE_BYTES
 
 KEY = b"key:000000000042"
 VALUE = b"v" * VALUE_BYTES

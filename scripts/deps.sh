@@ -5,7 +5,7 @@
 #                            Debian's packages, .deps/venv with Python's, .deps/node with Node's; Redis's own test suite in
 #                            .deps/redis-suite, and tcl for it
 #   scripts/deps.sh run      redis-server and redis-cli only
-#   scripts/deps.sh bench    those, nutcracker (twemproxy) and .deps/envoy
+#   scripts/deps.sh bench    those, nutcracker (twemproxy), HAProxy and .deps/envoy
 #
 # Debian and Ubuntu, as root or with sudo. Elsewhere install the named programs by hand; the checks are the same.
 set -euo pipefail
@@ -55,7 +55,7 @@ apt_install() {
     [ -n "$ok" ] || { cat "$log" >&2; fail "apt-get could not install: $*"; }
     # Nor shall they start at the next boot: we asked for programs, not for services.
     [ -d /run/systemd/system ] && has systemctl || return 0
-    for service in redis-server redis-sentinel nutcracker; do
+    for service in redis-server redis-sentinel nutcracker haproxy; do
         case " $* " in *" $service "*) as_root systemctl disable "$service" || true ;; esac
     done
 }
@@ -69,6 +69,7 @@ case $want in
     run) ;;
     bench)
         { has nutcracker || [ -x /usr/sbin/nutcracker ]; } || packages+=(nutcracker)
+        { has haproxy || [ -x /usr/sbin/haproxy ]; } || packages+=(haproxy)
         { has python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; } || packages+=(python3 python3-venv)
         ;;
     test)
