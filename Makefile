@@ -8,7 +8,7 @@ TORTURE_SECONDS ?= 600
 SOAK_SECONDS ?= 1800
 export TORTURE_SECONDS TORTURE_SEED TORTURE_FAULTS SOAK_SECONDS SOAK_SEED
 
-.PHONY: help run test suite torture torture-cluster soak mutants fuzz check bench bench-quick bench-cluster deps image
+.PHONY: help run test suite torture torture-cluster soak mutants fuzz check bench bench-quick bench-cluster bench-distance footprint hit-ratio deps image
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -65,6 +65,20 @@ bench-cluster: ## CPU per command before a cluster of three masters, beside Envo
 	@scripts/deps.sh bench
 	@cargo build --release --locked --bin sidecache
 	@python3 benches/cluster.py $(BENCH)
+
+bench-distance: ## what an application gains when upstream is 0.25, 1 and 5 ms away; some five minutes (BENCH=--publish: into docs/)
+	@scripts/deps.sh bench
+	@cargo build --release --locked --bin sidecache --example load
+	@python3 benches/distance.py $(BENCH)
+
+footprint: ## memory, start-up, stampedes, slowest look-ups, beside their budgets; some 15 minutes (BENCH=--quick: three)
+	@scripts/deps.sh run
+	@cargo build --release --locked --bin sidecache --example load
+	@python3 benches/footprint.py $(BENCH)
+
+hit-ratio: ## hits at a given memory, beside LRU and the best possible; some three minutes
+	@cargo build --release --locked --bin sidecache
+	@python3 benches/hit_ratio.py $(BENCH)
 
 deps: ## installs what tests, demo and benchmarks need (Debian)
 	@scripts/deps.sh

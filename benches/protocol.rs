@@ -1,4 +1,5 @@
-//! What it costs to find the end of a request or a reply: ours against `redis-protocol`'s decoders.
+//! What it costs to find the end of a request or a reply, ours against `redis-protocol`'s decoders, and what else is done
+//! with their bytes: a command's row is looked up, a reply is appended, a RESP3 reply is rewritten for RESP2.
 //!
 //! Nanoseconds per frame, pipelined in a 16 KiB buffer, release profile, two shared cores of a cloud machine under other
 //! load (so the ratios say more than the numbers):
@@ -21,7 +22,9 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use redis_protocol::{resp2, resp3};
+use sidecache::command::look_up;
 use sidecache::limits::AUTHENTICATED;
+use sidecache::protocol::downgrade::{self, Shape};
 use sidecache::protocol::{Invalidation, Parsed, ReplyScanner, RequestParser, encode, frame};
 
 /// Bytes of pipelined frames that one buffer holds: what a read brings under load.
@@ -117,5 +120,62 @@ fn encoding(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, requests, replies, pushes, encoding);
+/// From a parsed request to its row of the table: names of each kind, one of them with a subcommand.
+fn commands(c: &mut Criterion) {
+    for words in
+        [&[&b"GET"[..], b"k"][..], &[b"zrangebyscore", b"k", b"0", b"1"], &[b"CONFIG", b"GET", b"save"], &[b"NOSUCH"]]
+    {
+        let mut request = Vec::new();
+        encode::request(&mut request, words);
+        let mut parser = RequestParser::default();
+        assert!(matches!(parser.parse(&request, &AUTHENTICATED), Ok(Parsed::Request { .. })));
+        let args = parser.args(&request);
+        let name = String::from_utf8_lossy(words[0]).into_owned();
+        c.bench_function(&format!("look up a command/{name}"), |b| b.iter(|| look_up(black_box(&args))));
+    }
+}
+
+/// A hit's reply goes into the client's output buffer, which is taken when it is full, as after a write.
+fn appending(c: &mut Criterion) {
+    for length in [100, 1000, 4000] {
+        let mut reply = Vec::new();
+        encode::bulk(&mut reply, &vec![b'v'; length]);
+        let mut out = bytes::BytesMut::with_capacity(2 * BUFFER);
+        c.bench_function(&format!("append a reply/{length} B"), |b| {
+            b.iter(|| {
+                if out.len() > BUFFER {
+                    out.clear();
+                }
+                out.extend_from_slice(black_box(&reply));
+            });
+        });
+    }
+}
+
+/// Whole replies, of the kinds that occur: a null, a hash, scores beside their members.
+fn rewriting(c: &mut Criterion) {
+    let mut hash = b"%100\r\n".to_vec();
+    let mut pairs = b"*100\r\n".to_vec();
+    for i in 0..100 {
+        encode::bulk(&mut hash, format!("field:{i:06}").as_bytes());
+        encode::bulk(&mut hash, &[b'v'; 16]);
+        pairs.extend_from_slice(format!("*2\r\n$8\r\nmem:{i:04}\r\n,{i}.5\r\n").as_bytes());
+    }
+    let all = [
+        ("null", b"_\r\n".to_vec(), Shape::Same),
+        ("%100 of $16", hash, Shape::Same),
+        ("*100 pairs", pairs, Shape::Pairs),
+    ];
+    for (name, reply, shape) in all {
+        let mut out = bytes::BytesMut::with_capacity(BUFFER);
+        c.bench_function(&format!("rewrite for RESP2/{name}"), |b| {
+            b.iter(|| {
+                out.clear();
+                downgrade::rewrite_whole(black_box(&reply), shape, &mut out);
+            });
+        });
+    }
+}
+
+criterion_group!(benches, requests, replies, pushes, encoding, commands, appending, rewriting);
 criterion_main!(benches);
