@@ -276,7 +276,7 @@ impl Worker {
             };
             let raw = whole.request.get(start..stop).unwrap_or_default();
             let waiter = Waiter::Reply(Ticket { number, ..ticket.clone() }, rewrite, after);
-            let order = lane.queue.add(group, since, raw, waiter);
+            let order = lane.queue.add_again(group, self.now(), since, raw, waiter);
             ticket.session.rests_on(order);
             start = stop;
         }

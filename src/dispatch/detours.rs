@@ -19,6 +19,7 @@ use super::session::Session;
 use super::turn::rewritten;
 use super::worker::Worker;
 use crate::error::Error;
+use crate::net::boottime;
 use crate::protocol::reply::Frame;
 use crate::switch::{Rule, on};
 use crate::upstream::lane::{Driver, Owed};
@@ -199,6 +200,7 @@ impl Worker {
     }
 
     /// Waits until the client is owed nothing but what waits here: what it has sent already must not be overtaken either.
+    /// No longer than the first of them has patience.
     async fn all_others_answered(&self, session: &Rc<Session>, detours: &Detours) {
         let others = || {
             let waiting = detours.waiting.borrow();
@@ -210,7 +212,10 @@ impl Worker {
                 detours.settled.notified().await;
             }
         };
-        let _ = tokio::time::timeout(self.settings.upstream.command_timeout, answered).await;
+        let since = detours.waiting.borrow().front().map_or(self.now(), |first| first.since);
+        let waited = Duration::from_nanos(boottime().saturating_sub(since));
+        let left = self.settings.upstream.command_timeout.saturating_sub(waited);
+        let _ = tokio::time::timeout(left, answered).await;
     }
 
     /// A later command of the client has taken effect, or was answered, while earlier ones wait. Whether it must be
@@ -259,7 +264,7 @@ impl Worker {
         };
         let Some(request) = request else { return Some(owed) };
         let slot = slot_of(&owed.waiter, &request);
-        let (since, next) = (owed.sent, Next::Later);
+        let (since, next) = (owed.since, Next::Later);
         let is_read = match &owed.waiter {
             Waiter::Reply(_, _, after) => matches!(after, After::Nothing) && only_reads(&request),
             _ => true,
@@ -338,7 +343,7 @@ impl Worker {
         let upstream = self.settings.topology.name(lane.node);
         let error = Bytes::from(Error::NotSent { upstream, cause: "it is away".into() }.reply());
         for (owed, request) in driver.take_unsent() {
-            let (since, waiter) = (owed.sent, owed.waiter);
+            let (since, waiter) = (owed.since, owed.waiter);
             let request = match &waiter {
                 Waiter::Reply(_, _, After::Queued(_)) => continue,
                 Waiter::Reply(_, _, After::Exec(end)) => match &end.block {

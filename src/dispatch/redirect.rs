@@ -72,7 +72,7 @@ impl Worker {
     /// and nothing is left to do.
     pub(super) fn turned_away(&self, lane: &Rc<TrackedLane>, owed: Owed<Waiter>, error: &[u8]) -> Option<Owed<Waiter>> {
         let request = lane.queue.request(&owed);
-        let since = owed.sent;
+        let since = owed.since;
         if self.is_cluster()
             && error == NO_SCRIPT
             && matches!(owed.waiter, Waiter::Reply(_, _, After::Held(..)))
@@ -272,7 +272,7 @@ impl Worker {
             lane.standing.take_off();
         }
         // Since it was first sent: its patience is one for all its ways.
-        let order = lane.queue.add(group, since, &request, waiter);
+        let order = lane.queue.add_again(group, self.now(), since, &request, waiter);
         sessions.iter().for_each(|session| session.rests_on(order));
         if let Some(hold) = own_fence {
             self.send_own_fence(lane, group, hold);
