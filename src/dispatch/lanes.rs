@@ -37,8 +37,7 @@ impl Worker {
 
     /// The lane to a node, of a user and database.
     pub fn lane(&self, node: NodeId, identity: u32, db: u32) -> Rc<TrackedLane> {
-        let is = |lane: &&Rc<TrackedLane>| lane.node == node && lane.identity == identity && lane.db == db;
-        let found = self.lanes.borrow().iter().find(is).cloned();
+        let found = self.by_place.borrow().get(&(node, identity, db)).cloned();
         found.unwrap_or_else(|| self.open_lane(node, identity, db))
     }
 
@@ -90,6 +89,7 @@ impl Worker {
             changed: Notify::new(),
         });
         self.lanes.borrow_mut().push(Rc::clone(&lane));
+        self.by_place.borrow_mut().insert((node, identity, db), Rc::clone(&lane));
         if let Some(worker) = self.me() {
             let task = tokio::task::spawn_local(drive(worker, Rc::clone(&lane), driver));
             self.drivers.borrow_mut().push((number, task.abort_handle()));
@@ -118,9 +118,9 @@ impl Worker {
             return;
         }
         drop(lane);
-        // The list's and the driver's.
+        // The two lists' and the driver's.
         let unused =
-            |lane: &&Rc<TrackedLane>| !self.is_main(lane) && Rc::strong_count(lane) == 2 && lane.queue.depth() == 0;
+            |lane: &&Rc<TrackedLane>| !self.is_main(lane) && Rc::strong_count(lane) == 3 && lane.queue.depth() == 0;
         let mut spare: Vec<_> = self.lanes.borrow().iter().filter(unused).map(|lane| lane.standing.number()).collect();
         spare.truncate(spare.len().saturating_sub(SPARE_LANES));
         for number in spare {
@@ -133,6 +133,7 @@ impl Worker {
         let Some(index) = lanes.iter().position(|lane| lane.standing.number() == number) else { return };
         let lane = lanes.remove(index);
         drop(lanes);
+        self.by_place.borrow_mut().remove(&(lane.node, lane.identity, lane.db));
         self.drivers.borrow_mut().retain(|(driven, task)| {
             if *driven == number {
                 task.abort();
@@ -147,8 +148,8 @@ impl Worker {
         if lane.queue.is_up() || lane.queue.depth() > 0 {
             return;
         }
-        // Ours, the list's and the driver's.
-        if Rc::strong_count(lane) <= 3 {
+        // Ours, the two lists' and the driver's.
+        if Rc::strong_count(lane) <= 4 {
             self.close_lane(lane.standing.number());
         }
     }
