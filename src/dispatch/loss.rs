@@ -154,7 +154,7 @@ impl Worker {
 
     /// Whether a lane's node is to be reached even if nobody asks for it.
     fn keeps_connected(&self, lane: &TrackedLane) -> bool {
-        self.is_main(lane) && self.masters().contains(&lane.node)
+        self.is_main(lane) && self.is_master(lane.node)
     }
 
     /// The oldest commands have waited too long: told so; or the lane is silent and given up.

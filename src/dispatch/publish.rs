@@ -39,7 +39,7 @@ impl Worker {
         if let Some(cluster) = self.settings.topology.cluster() {
             let replicas = cluster.nodes().iter().filter(|(_, node)| node.replica_of.is_some()).count();
             cells.set(Gauge::Replicas, replicas as i64);
-            cells.set(Gauge::SlotsUnowned, cluster.owners().iter().filter(|owner| owner.is_none()).count() as i64);
+            cells.set(Gauge::SlotsUnowned, cluster.unowned() as i64);
         }
         let (clients, upstream) = self.peers.audience.totals();
         cells.set(Gauge::Subscriptions, clients);

@@ -89,7 +89,7 @@ impl Worker {
             // A script's own words: it has been executed.
             return Some(owed);
         }
-        let Some(next) = self.next_of(lane.address.borrow().as_ref(), error) else { return Some(owed) };
+        let Some(next) = self.next_in_turn(lane.address.borrow().as_ref(), error) else { return Some(owed) };
         if matches!(next, Next::Node(_, true)) && on(Rule::AskBumps) {
             self.found_elsewhere(&owed.waiter, request.as_deref().unwrap_or_default());
         }
@@ -131,6 +131,13 @@ impl Worker {
     /// Where a command goes that was answered with this error, with or without its dash, by the node at this address;
     /// `None`: the error is the command's own.
     pub fn next_of(&self, at: Option<&Address>, error: &[u8]) -> Option<Next> {
+        let next = self.next_in_turn(at, error);
+        self.tell_of_moves();
+        next
+    }
+
+    /// As `next_of`, in a lane's turn, at whose end others are told of all that has moved.
+    fn next_in_turn(&self, at: Option<&Address>, error: &[u8]) -> Option<Next> {
         if let Some(redirect) = redirect(error) {
             let address = self.place_of(at, redirect.host, redirect.port)?;
             return Some(match redirect.kind {

@@ -76,8 +76,7 @@ impl Worker {
             // Whoever is fit has caught up with what is older.
             wrote.retain(|shard| now.saturating_sub(shard.until) <= max_lag);
         }
-        let is_other =
-            |shard: &&Wrote| shard.master != master && self.settings.topology.nodes().contains(&shard.master);
+        let is_other = |shard: &&Wrote| shard.master != master && self.is_master(shard.master);
         let of_shard = || wrote.iter().filter(|shard| !is_other(shard));
         let may_go =
             |replica: &&Replica| of_shard().all(|shard| !shard.open && replica.health.caught_up() > shard.until);

@@ -43,6 +43,7 @@ pub async fn drive(worker: Rc<Worker>, lane: Rc<TrackedLane>, mut driver: Driver
             Event::Unreachable(error) => worker.lane_unreachable(&lane, &mut driver, &error),
             Event::Rerouted => worker.rerouted(&lane, &mut driver),
         }
+        worker.tell_of_moves();
         worker.end_batch(&lane);
         worker.flush();
     }

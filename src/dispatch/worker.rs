@@ -62,6 +62,8 @@ pub enum Message {
     },
     /// The topology has changed.
     Topology,
+    /// Slots have changed owners.
+    Slots,
     /// The process ends: clients are let go as their replies are in.
     Drain,
 }
