@@ -83,8 +83,7 @@ impl Worker {
         let chosen = match upstream.read_from {
             ReadFrom::Nearest => {
                 let nearest = fit().min_by_key(|replica| replica.health.round_trip());
-                let master = self.settings.replicas.round_trip_of(master);
-                nearest.filter(|replica| replica.health.round_trip() <= master)
+                nearest.filter(|replica| replica.health.round_trip() <= replica.master_health.round_trip())
             }
             // Each worker stays with one: its cache is that one's.
             _ => fit().nth(self.index % fit().count().max(1)),
