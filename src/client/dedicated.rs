@@ -336,11 +336,13 @@ impl Connection {
                 let error = Error::Refused { name, reason: refusal.reason, remedy: refusal.remedy };
                 return self.deny(checked, error).await;
             }
-            if row.arity_ok(args.len()) && checked.standing.cannot_follow(row, args) {
+            let (resp3, is_cluster) = (self.session.resp3(), self.worker.is_cluster());
+            // Queued, it would be answered by the real node.
+            let shows = is_cluster && checked.standing.in_multi() && row.tells_of_nodes();
+            if row.arity_ok(args.len()) && (shows || checked.standing.cannot_follow(row, args)) {
                 let error = Error::CannotFollow(row.name.replace('|', " "));
                 return self.deny(checked, error).await;
             }
-            let (resp3, is_cluster) = (self.session.resp3(), self.worker.is_cluster());
             let here = checked.standing.answers_here(row, resp3, is_cluster) && !self.upstream_lacks(row);
             if row.arity_ok(args.len()) && here {
                 self.wait_for_replies(checked).await?;

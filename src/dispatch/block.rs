@@ -116,7 +116,8 @@ impl Block {
         let generations = &worker.coherence.shared.generations;
         let held = on(Rule::PausedWritesLeaveTheLane) && row.is_held_by_pause() && worker.peers.pause.is_on();
         let safe = !on(Rule::BlocksAreLaneSafe) || row.lane_safe_in_multi(args);
-        if held || !safe || worker.policy.refusal(row, args).is_some() {
+        let shows = worker.is_cluster() && row.tells_of_nodes();
+        if held || !safe || shows || worker.policy.refusal(row, args).is_some() {
             return None;
         }
         if worker.is_cluster() {
