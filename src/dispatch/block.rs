@@ -144,8 +144,8 @@ impl Block {
 
 impl Worker {
     /// Sends a whole block on the session's lane: one place in the client's replies per command. With `again` all but EXEC
-    /// have been answered.
-    pub fn send_block(&self, session: &Rc<Session>, block: Block, bytes: &[u8], again: bool) {
+    /// have been answered, and it says whether the client wants no reply to that.
+    pub fn send_block(&self, session: &Rc<Session>, block: Block, bytes: &[u8], again: Option<bool>) {
         self.unpark(session);
         if block.crosses_slots {
             return self.refuse_block(session, &block);
@@ -180,8 +180,8 @@ impl Worker {
         for (i, &stop) in block.ends.iter().enumerate() {
             self.cells.command(Class::Transaction, Outcome::Forwarded);
             let last = i + 1 == commands;
-            let number = session.replies.borrow_mut().expect_other(session.mute() || again && !last);
-            if !again {
+            let number = session.replies.borrow_mut().expect_other(again.map_or(session.mute(), |mute| mute || !last));
+            if again.is_none() {
                 session.spoken();
             }
             let Ok(group) = group else {
