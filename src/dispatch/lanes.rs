@@ -14,6 +14,7 @@ use crate::cache::Mode;
 use crate::coherence::Standing;
 use crate::command::Learned;
 use crate::net::{Address, ConnectOptions, Stream, boottime};
+use crate::telemetry::metrics::Counter;
 use crate::upstream::CLIENT_NAME;
 use crate::upstream::backoff::Backoff;
 use crate::upstream::handshake::{HandshakeError, Hello, Purpose, handshake};
@@ -133,6 +134,7 @@ impl Worker {
         let Some(index) = lanes.iter().position(|lane| lane.standing.number() == number) else { return };
         let lane = lanes.remove(index);
         drop(lanes);
+        self.cells.add(Counter::UpstreamBytesOut, lane.queue.take_sent());
         self.by_place.borrow_mut().remove(&(lane.node, lane.identity, lane.db));
         self.drivers.borrow_mut().retain(|(driven, task)| {
             if *driven == number {

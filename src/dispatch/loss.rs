@@ -60,7 +60,8 @@ impl Worker {
         } else {
             self.cells.add(Counter::LaneLosses, 1);
             self.cells.add(Counter::EpochBumpsLaneLost, 1);
-            if matches!(loss, Loss::Left) {
+            let is_there = self.is_there(lane.node);
+            if matches!(loss, Loss::Left) || !is_there {
                 // Why has been told once for all lanes.
                 tracing::debug!(upstream = %self.settings.topology, db = lane.db, cause = %loss, "lane lost");
             } else {
@@ -72,7 +73,9 @@ impl Worker {
             let ours = !on(Rule::StrangersAreSpared) || !matches!(loss, Loss::Io(_) | Loss::Left);
             let kills = ours && on(Rule::PredecessorIsKilled);
             lane.kill.set(Some(lane.connection_id.get()).filter(|&id| id != 0 && kills));
-            self.avoid(lane);
+            if is_there {
+                self.avoid(lane);
+            }
             if self.keeps_connected(lane) {
                 lane.queue.want();
             }
@@ -114,7 +117,7 @@ impl Worker {
             }
             other => Trouble::Unreachable(other.to_string()),
         };
-        if self.is_main(lane) {
+        if self.is_main(lane) && self.is_there(lane.node) {
             // An upstream that wants each client's own credentials, and none of ours, is there for them.
             let there = no_auth || self.lanes.borrow().iter().any(|lane| self.is_main(lane) && lane.queue.is_up());
             self.coherence.shared.reachable.send_if_modified(|reachable| reachable.replace(there) != Some(there));
@@ -126,8 +129,8 @@ impl Worker {
         if !self.is_main(lane) && matches!(trouble, Trouble::Refused(_)) {
             // A client's own SELECT or AUTH: it gets the answer, no operator needs to know.
             tracing::debug!(upstream = %self.settings.topology, db = lane.db, cause = %error, "refused by upstream");
-        } else if matches!(error, HandshakeError::Nowhere) {
-            // Who looks for it tells why it is not found.
+        } else if matches!(error, HandshakeError::Nowhere) || !self.is_there(lane.node) {
+            // Who looks for it tells why it is not found, or that it has left.
             tracing::debug!(upstream = %self.settings.topology, db = lane.db, cause = %error, "no connection to upstream");
         } else if lane.trouble.borrow().as_ref() != Some(&trouble) {
             tracing::warn!(upstream = %self.settings.topology, db = lane.db, cause = %error, "no connection to upstream");

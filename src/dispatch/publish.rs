@@ -28,6 +28,7 @@ impl Worker {
         self.forget_remote(2 * self.settings.upstream.command_timeout.as_nanos() as u64);
         self.store.tidy();
         self.close_gone();
+        self.leave_pools();
         let cells = &self.cells;
         cells.add(Counter::Evictions, self.store.take_evictions());
         cells.add(Counter::GenerationBumps, self.coherence.take_bumps());

@@ -297,8 +297,11 @@ impl Worker {
         self.moves.send_replace(());
     }
 
-    /// Closes the lanes to nodes that have left, once nothing is owed there.
+    /// Closes the lanes to nodes that have left, once nothing is owed there; not before nothing goes there any more.
     pub(super) fn close_gone(&self) {
+        if self.routes.as_ref().is_some_and(|routes| !routes.cluster.is_known(&routes.owners.borrow())) {
+            return;
+        }
         let is_gone = |lane: &&Rc<TrackedLane>| lane.queue.depth() == 0 && !self.is_there(lane.node);
         let gone: Vec<u32> = self.lanes.borrow().iter().filter(is_gone).map(|lane| lane.standing.number()).collect();
         for number in gone {
@@ -307,7 +310,7 @@ impl Worker {
     }
 
     /// Whether a node is still one to talk to.
-    fn is_there(&self, node: NodeId) -> bool {
+    pub(super) fn is_there(&self, node: NodeId) -> bool {
         match &self.routes {
             Some(routes) => routes.cluster.has(node),
             None => node == Topology::ONLY || self.replicas.borrow().iter().any(|replica| replica.node == node),

@@ -124,6 +124,58 @@ fn what_is_on_its_way_to_a_node_that_leaves_is_still_answered() {
     assert_eq!(client.line(&format!("GET {key}")), V::bulk("2"));
 }
 
+/// Whoever still waits for it is told; nobody else need know, and nothing of it is left.
+#[test]
+fn a_node_that_has_left_may_end_unlamented() {
+    let mut cluster = Cluster::start(Kind::Redis, 2, 0);
+    let leaver = cluster.add();
+    let key = cluster.key_on(0, "k");
+    let slot = cluster.slot(&key);
+    cluster.migrate_slot(slot, 0, leaver);
+    let sidecar = Sidecar::start(&cluster, PATIENT);
+    let mut client = sidecar.conn();
+    let states = ["tracking", "connecting", "backoff"].map(|state| format!("sidecache_lanes{{state=\"{state}\"}}"));
+    let lanes = || states.each_ref().map(|state| sidecar.metric(state));
+    assert_eq!(client.line(&format!("SET {key} 1")), V::Simple("OK".into()));
+    eventually("one lane goes there, one to where clients begin", || lanes() == [2.0, 0.0, 0.0]);
+    client.pipeline(&[&format!("WATCH {key}"), "UNWATCH"]);
+    let idle = || sidecar.metric("sidecache_pool_idle{pool=\"transaction\"}");
+    eventually("its pool keeps a connection", || idle() > 0.0);
+
+    let node = cluster.node(leaver);
+    node.outside("CLIENT PAUSE 60000 WRITE");
+    client.send(&["SET", &key, "2"]);
+    eventually("the write waits there", || node.info("clients")["blocked_clients"] == "1");
+    cluster.force_slot(slot, 0);
+    cluster.forget(leaver);
+    let gone = format!("nodes_gone={}", node.addr());
+    eventually("it has left", || sidecar.logs().iter().any(|line| line.contains(&gone)));
+    node.kill();
+    assert!(matches!(client.value(), V::Error(_)));
+    assert_eq!(client.line(&format!("SET {key} 3")), V::Simple("OK".into()));
+    eventually("nothing is left of it", || idle() == 0.0 && lanes() == [1.0, 0.0, 0.0]);
+}
+
+/// Its lane is closed though it came by it.
+#[test]
+fn who_came_by_a_node_that_has_left_is_served_as_before() {
+    let cluster = Cluster::start(Kind::Redis, 2, 1);
+    let sidecar = Sidecar::start(&cluster, PATIENT);
+    let mut client = sidecar.conn();
+    let key = cluster.key_on(0, "k");
+    assert_eq!(client.line(&format!("SET {key} 1")), V::Simple("OK".into()));
+    let leaver = cluster.node(0);
+    cluster.fail_over(cluster.replicas_of(0)[0], "TAKEOVER");
+    cluster.forget(0);
+    let gone = format!("nodes_gone={}", leaver.addr());
+    eventually("it has left", || sidecar.logs().iter().any(|line| line.contains(&gone)));
+    eventually("nobody is connected there any more", || {
+        !leaver.outside("CLIENT LIST TYPE normal").text().contains("name=sidecache")
+    });
+    assert_eq!(client.line("HELLO 3").field("proto"), Some(&V::Int(3)));
+    assert_eq!(client.line(&format!("SET {key} 2")), V::Simple("OK".into()));
+}
+
 /// It has waited for longer than commands may take, which is no reason to tell its client of a redirect.
 #[test]
 fn whoever_is_blocked_for_long_follows_the_slot() {
