@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::lane::TrackedLane;
+use super::lane::{GivenUp, TrackedLane};
 use super::session::Session;
 use super::turn::drive;
 use super::worker::{Settings, Worker};
@@ -67,7 +67,7 @@ impl Worker {
         };
         let given = self.account_at(identity).and_then(|account| account.identity.clone());
         let credentials = given.map_or_else(|| settings.credentials.clone(), Credentials::from);
-        let (kill, address) = (Rc::new(Cell::new(None)), Rc::<RefCell<Option<Address>>>::default());
+        let (kill, address) = (Rc::<RefCell<Option<GivenUp>>>::default(), Rc::<RefCell<Option<Address>>>::default());
         let (kills, goes) = (Rc::clone(&kill), Rc::clone(&address));
         let connect = connecting(Arc::clone(settings), node, credentials, db, kills, goes);
         let number = self.next_lane.get();
@@ -172,15 +172,14 @@ fn connecting(
     node: NodeId,
     credentials: Credentials,
     db: u32,
-    kill: Rc<Cell<Option<u64>>>,
+    kill: Rc<RefCell<Option<GivenUp>>>,
     goes: Rc<RefCell<Option<Address>>>,
 ) -> Connect {
     Box::new(move || {
         let (settings, credentials) = (Arc::clone(&settings), credentials.clone());
         let address = settings.address_of(node);
-        let before = goes.replace(address.clone());
-        // An id is one server's own.
-        let kill = kill.get().filter(|_| before == address);
+        goes.replace(address.clone());
+        let kill = kill.borrow().as_ref().and_then(|given_up| given_up.id_at(address.as_ref()));
         Box::pin(async move {
             let upstream = &settings.upstream;
             let address = address.ok_or(HandshakeError::Nowhere)?;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::lane::{After, Ticket, TrackedLane, Trouble, Waiter};
+use super::lane::{After, GivenUp, Ticket, TrackedLane, Trouble, Waiter};
 use super::pieces::Pieces;
 use super::worker::Worker;
 use crate::cache::Mode;
@@ -37,7 +37,7 @@ impl Worker {
         self.coherence.shared.reachable.send_if_modified(|reachable| reachable.replace(true) != Some(true));
         tracing::debug!(upstream = %self.settings.topology, db = lane.db, id = ready.connection_id, "lane connected");
         lane.connection_id.set(ready.connection_id);
-        lane.kill.set(None);
+        lane.kill.take();
         *lane.ready.borrow_mut() = Some(ready);
         *lane.trouble.borrow_mut() = None;
         lane.changed.notify_waiters();
@@ -72,7 +72,9 @@ impl Worker {
             // newer one. Where the other side has, the server may have been restarted, and the id be a stranger's.
             let ours = !on(Rule::StrangersAreSpared) || !matches!(loss, Loss::Io(_) | Loss::Left);
             let kills = ours && on(Rule::PredecessorIsKilled);
-            lane.kill.set(Some(lane.connection_id.get()).filter(|&id| id != 0 && kills));
+            let id = Some(lane.connection_id.get()).filter(|&id| id != 0 && kills);
+            let address = lane.address.borrow().clone();
+            lane.kill.replace(id.zip(address).map(|(id, at)| GivenUp { id, at }));
             if is_there {
                 self.avoid(lane);
             }
