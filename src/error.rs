@@ -134,7 +134,8 @@ pub enum Error {
     /// Redis's own text.
     #[error("ERR Syntax error in HELLO option '{0}'")]
     HelloOption(String),
-    /// AUTH, HELLO in a transaction, or what CLIENT answers here, where the session could not follow what they do.
+    /// AUTH, HELLO in a transaction, or what CLIENT answers here, where the session could not follow what they do; or what
+    /// would show a client of a cluster the real nodes.
     #[error("ERR sidecache: '{0}' is not possible in a transaction or while keys are watched")]
     CannotFollow(String),
     /// Redis's own text (RESP2's subscribe mode).

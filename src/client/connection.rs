@@ -199,7 +199,7 @@ impl Connection {
                 Flow::Next => taken += len,
                 Flow::Multi if let Some(block) = Block::find(&self.worker, unread, limits) => {
                     taken += block.len;
-                    self.worker.send_block(&self.session, block, unread, false);
+                    self.worker.send_block(&self.session, block, unread, None);
                 }
                 flow => {
                     taken += len;

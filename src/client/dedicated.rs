@@ -149,7 +149,7 @@ impl Connection {
         {
             return self.ask_all(row, class, how, args).await;
         }
-        let mut attempt = Try::first(self.worker.node_of_args(row, args));
+        let mut attempt = Try::first(self.worker.node_of_args(row, args), self.session.mute());
         while let Some(away) = self.try_dedicated(attempt, class, row, args).await? {
             match self.next_try(attempt, class, &away, args).await {
                 Some(next) => attempt = next,
@@ -176,8 +176,10 @@ impl Connection {
                 if reply.starts_with(b"-NOAUTH") && row.is_some_and(|row| row.name == "exec") {
                     reply = Error::ExecNoAuth.reply();
                 }
-                self.answer(&reply);
-                self.session.spoken();
+                self.session.replies.borrow_mut().answer(&reply, attempt.mute);
+                if attempt.is_first() {
+                    self.session.spoken();
+                }
                 // What follows would be executed by itself, and unguarded; nothing is of who has yet to log in.
                 let begins = row.is_some_and(|row| matches!(row.name, "multi" | "watch"));
                 return if begins && !reply.starts_with(b"-NOAUTH") {
@@ -192,7 +194,7 @@ impl Connection {
             if attempt.asking {
                 this.ask_importer(checked);
             }
-            this.send_dedicated(checked, class, args);
+            this.send_attempt(checked, &attempt, class, args);
             Ok(())
         })
         .await?;
@@ -219,8 +221,8 @@ impl Connection {
         if on(Rule::ClientStateTaints) && (result.is_err() || !checked.standing.is_plain()) {
             checked.connection.taint();
         }
-        if let Some(said) = checked.elsewhere.again.take() {
-            self.send_again(&said);
+        if let Some((said, mute)) = checked.elsewhere.again.take() {
+            self.send_again(&said, mute);
         }
         result
     }
@@ -336,11 +338,13 @@ impl Connection {
                 let error = Error::Refused { name, reason: refusal.reason, remedy: refusal.remedy };
                 return self.deny(checked, error).await;
             }
-            if row.arity_ok(args.len()) && checked.standing.cannot_follow(row, args) {
+            let (resp3, is_cluster) = (self.session.resp3(), self.worker.is_cluster());
+            // Queued, it would be answered by the real node.
+            let shows = is_cluster && checked.standing.in_multi() && row.tells_of_nodes();
+            if row.arity_ok(args.len()) && (shows || checked.standing.cannot_follow(row, args)) {
                 let error = Error::CannotFollow(row.name.replace('|', " "));
                 return self.deny(checked, error).await;
             }
-            let (resp3, is_cluster) = (self.session.resp3(), self.worker.is_cluster());
             let here = checked.standing.answers_here(row, resp3, is_cluster) && !self.upstream_lacks(row);
             if row.arity_ok(args.len()) && here {
                 self.wait_for_replies(checked).await?;
@@ -370,7 +374,9 @@ impl Connection {
             }
         }
         self.expect_pause(checked, args).await;
-        self.send_dedicated(checked, class, args);
+        let mute = self.session.mute();
+        self.session.spoken();
+        self.send_dedicated(checked, class, args, mute);
         Ok(())
     }
 
@@ -396,7 +402,21 @@ impl Connection {
         Ok(())
     }
 
-    fn send_dedicated(&mut self, checked: &mut Checked, class: Class, args: &Args<'_>) {
+    /// A command that begins a conversation goes out, or goes out again; the client has spoken it once.
+    fn send_attempt(&mut self, checked: &mut Checked, attempt: &Try, class: Class, args: &Args<'_>) {
+        if attempt.is_first() {
+            self.session.spoken();
+        }
+        let Some(again) = attempt.request(look_up(args), args) else {
+            return self.send_dedicated(checked, class, args, attempt.mute);
+        };
+        let mut parser = RequestParser::default();
+        let parsed = parser.parse(&again, &AUTHENTICATED).is_ok();
+        debug_assert!(parsed);
+        self.send_dedicated(checked, class, &Args { raw: &again, ranges: parser.ranges() }, attempt.mute);
+    }
+
+    fn send_dedicated(&mut self, checked: &mut Checked, class: Class, args: &Args<'_>, mute: bool) {
         self.worker.cells.command(class, Outcome::Forwarded);
         let row = look_up(args);
         self.note_for_elsewhere(checked, row, args);
@@ -419,8 +439,7 @@ impl Connection {
         if on(Rule::UnfollowedTaints) && expect.taints() {
             checked.connection.taint();
         }
-        expect.mute = self.session.mute();
-        self.session.spoken();
+        expect.mute = mute;
         checked.standing.sent(&mut expect);
         let replies = expect.replies(self.session.resp3());
         let translated = self.translated(&mut checked.standing, row, args);

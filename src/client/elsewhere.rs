@@ -48,8 +48,8 @@ pub(super) struct Elsewhere {
     spoilt: Option<TurnedAway>,
     /// The command that the conversation was for has been turned away.
     pub away: Option<TurnedAway>,
-    /// The transaction is to be sent again.
-    pub again: Option<BytesMut>,
+    /// The transaction is to be sent again, and whether its client wants no reply to EXEC.
+    pub again: Option<(BytesMut, bool)>,
 }
 
 /// What becomes of a reply.
@@ -68,9 +68,13 @@ pub(super) struct Try {
     pub node: NodeId,
     pub asking: bool,
     hops: u8,
-    /// When the command began, later by as long as it has been blocked.
+    /// When the command was sent first.
+    first: Instant,
+    /// The same, later by as long as it has been blocked.
     begun: Instant,
     sent: Instant,
+    /// Whether its client wants no reply to it (CLIENT REPLY), which is settled when it is taken.
+    pub mute: bool,
 }
 
 // === impl Elsewhere ===
@@ -100,9 +104,22 @@ impl Elsewhere {
 // === impl Try ===
 
 impl Try {
-    pub fn first(node: NodeId) -> Try {
+    pub fn first(node: NodeId, mute: bool) -> Try {
         let now = Instant::now();
-        Try { node, asking: false, hops: 0, begun: now, sent: now }
+        Try { node, asking: false, hops: 0, first: now, begun: now, sent: now, mute }
+    }
+
+    /// Whether nobody has turned it away yet.
+    pub fn is_first(&self) -> bool {
+        self.hops == 0
+    }
+
+    /// A blocking command as it goes out now: what is left of its own time-out. `None`: as it came.
+    pub fn request(&self, row: Option<&'static Row>, args: &Args<'_>) -> Option<BytesMut> {
+        if self.hops == 0 {
+            return None;
+        }
+        row?.with_timeout_left(args, self.first.elapsed())
     }
 }
 
@@ -138,7 +155,7 @@ impl Connection {
         let error = || without_redirect(piece.bytes.get(piece.start..).unwrap_or_default());
         if expect.effect == Effect::Exec {
             let away = checked.elsewhere.spoilt.take().or(next.map(|next| TurnedAway { next, error: error() }));
-            return away.map_or(Verdict::Pass, |away| self.ends_elsewhere(checked, away));
+            return away.map_or(Verdict::Pass, |away| self.ends_elsewhere(checked, away, expect.mute));
         }
         let Some(next) = next else { return Verdict::Pass };
         if expect.queued {
@@ -158,7 +175,7 @@ impl Connection {
     }
 
     /// EXEC has failed because a node has turned the transaction away.
-    fn ends_elsewhere(&self, checked: &mut Checked, away: TurnedAway) -> Verdict {
+    fn ends_elsewhere(&self, checked: &mut Checked, away: TurnedAway, mute: bool) -> Verdict {
         if checked.elsewhere.crosses_slots {
             return Verdict::Instead(self.failed(&Error::CrossSlot));
         }
@@ -168,7 +185,7 @@ impl Connection {
         }
         match checked.elsewhere.said.take() {
             Some(said) => {
-                checked.elsewhere.again = Some(said);
+                checked.elsewhere.again = Some((said, mute));
                 Verdict::Drop
             }
             None => Verdict::Instead(away.error.to_vec()),
@@ -188,7 +205,7 @@ impl Connection {
         let blocked = if class == Class::Blocking { last.sent.elapsed() } else { Duration::ZERO };
         let begun = last.begun + blocked;
         if begun.elapsed() >= limit {
-            self.answer(&away.error);
+            self.session.replies.borrow_mut().answer(&away.error, last.mute);
             return None;
         }
         let hops = last.hops.saturating_add(1);
@@ -199,15 +216,15 @@ impl Connection {
             Next::Node(node, asking) => (node, asking),
             Next::Later => (self.worker.node_of_args(look_up(args), args), false),
         };
-        Some(Try { node, asking, hops, begun, sent: Instant::now() })
+        Some(Try { node, asking, hops, begun, sent: Instant::now(), ..last })
     }
 
     /// A transaction that was turned away is sent again, as the block that it is by now.
-    pub(super) fn send_again(&mut self, said: &[u8]) {
+    pub(super) fn send_again(&mut self, said: &[u8], mute: bool) {
         self.worker.begin_batch();
         match Block::find(&self.worker, said, &AUTHENTICATED) {
-            Some(block) => self.worker.send_block(&self.session, block, said, true),
-            None => self.answer(&self.failed(&Error::ExecAbort)),
+            Some(block) => self.worker.send_block(&self.session, block, said, Some(mute)),
+            None => self.session.replies.borrow_mut().answer(&self.failed(&Error::ExecAbort), mute),
         }
     }
 

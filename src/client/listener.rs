@@ -175,6 +175,7 @@ fn told(worker: &Worker, message: &Message) {
         Message::Fence { from, id, all } => worker.fence_for(from, id, all),
         Message::Fenced { id } => worker.fenced_by(id),
         Message::Topology => worker.topology_changed(),
+        Message::Slots => worker.slots_changed(),
         Message::Drain => {}
     }
     worker.flush();

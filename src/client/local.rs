@@ -349,7 +349,8 @@ impl Connection {
         {
             return self.session.replies.borrow_mut().answer(&refusal, self.session.mute());
         }
-        let lane = self.session.lane();
+        // The node that it came by may have left.
+        let lane = self.lane_beside(|mine| (mine.identity, mine.db));
         if !self.session.authenticated.get() {
             return self.say(&self.hello_no_auth(&lane));
         }

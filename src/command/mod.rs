@@ -6,7 +6,8 @@
 //!
 //! `table` holds the rows, `row` their questions, `keys` the places of keys, `flags` the servers' words,
 //! `index` the look-up, `policy` refusals, `learned` what upstream says of names that the table lacks; `spread` which
-//! nodes of a cluster a command goes to, `join` what makes one reply of theirs, `cursor` SCAN over all of them.
+//! nodes of a cluster a command goes to, `join` what makes one reply of theirs, `cursor` SCAN over all of them,
+//! `timeout` what is left of a blocking command's when it is sent again.
 
 pub mod cursor;
 pub mod flags;
@@ -18,6 +19,7 @@ pub mod policy;
 pub mod row;
 pub mod spread;
 pub mod table;
+mod timeout;
 
 pub use index::look_up;
 pub use keys::Keys;

@@ -247,6 +247,11 @@ impl Row {
         self.traits & OF_THE_CLUSTER != 0
     }
 
+    /// Whether its answer, forwarded, would show clients the nodes that they are not to see, or change its connection.
+    pub fn tells_of_nodes(&self) -> bool {
+        self.is_of_the_cluster() && self.name != "cluster|keyslot"
+    }
+
     /// Which nodes of a cluster it goes to.
     pub fn spread(&self) -> Spread {
         self.spread

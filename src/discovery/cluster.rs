@@ -132,7 +132,9 @@ impl Asking<'_> {
     /// The map of the first node that has one to give; each time another is asked first.
     async fn ask(&mut self) -> Result<(SlotMap, Address), NoMap> {
         let mut places = self.cluster.places();
-        self.pools.retain(|(address, _)| places.contains(address));
+        // Of a seed that is no node any more none is kept.
+        let nodes = self.cluster.nodes();
+        self.pools.retain(|(address, _)| nodes.iter().any(|(_, node)| node.address == *address));
         let masters = self.cluster.masters().len().max(1);
         let first = self.cluster.take_hint().or_else(|| places.get(self.turn % masters).cloned());
         self.turn = self.turn.wrapping_add(1);

@@ -116,7 +116,8 @@ impl Block {
         let generations = &worker.coherence.shared.generations;
         let held = on(Rule::PausedWritesLeaveTheLane) && row.is_held_by_pause() && worker.peers.pause.is_on();
         let safe = !on(Rule::BlocksAreLaneSafe) || row.lane_safe_in_multi(args);
-        if held || !safe || worker.policy.refusal(row, args).is_some() {
+        let shows = worker.is_cluster() && row.tells_of_nodes();
+        if held || !safe || shows || worker.policy.refusal(row, args).is_some() {
             return None;
         }
         if worker.is_cluster() {
@@ -143,8 +144,8 @@ impl Block {
 
 impl Worker {
     /// Sends a whole block on the session's lane: one place in the client's replies per command. With `again` all but EXEC
-    /// have been answered.
-    pub fn send_block(&self, session: &Rc<Session>, block: Block, bytes: &[u8], again: bool) {
+    /// have been answered, and it says whether the client wants no reply to that.
+    pub fn send_block(&self, session: &Rc<Session>, block: Block, bytes: &[u8], again: Option<bool>) {
         self.unpark(session);
         if block.crosses_slots {
             return self.refuse_block(session, &block);
@@ -179,8 +180,8 @@ impl Worker {
         for (i, &stop) in block.ends.iter().enumerate() {
             self.cells.command(Class::Transaction, Outcome::Forwarded);
             let last = i + 1 == commands;
-            let number = session.replies.borrow_mut().expect_other(session.mute() || again && !last);
-            if !again {
+            let number = session.replies.borrow_mut().expect_other(again.map_or(session.mute(), |mute| mute || !last));
+            if again.is_none() {
                 session.spoken();
             }
             let Ok(group) = group else {
@@ -276,7 +277,7 @@ impl Worker {
             };
             let raw = whole.request.get(start..stop).unwrap_or_default();
             let waiter = Waiter::Reply(Ticket { number, ..ticket.clone() }, rewrite, after);
-            let order = lane.queue.add(group, since, raw, waiter);
+            let order = lane.queue.add_again(group, self.now(), since, raw, waiter);
             ticket.session.rests_on(order);
             start = stop;
         }

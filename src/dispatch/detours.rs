@@ -19,6 +19,7 @@ use super::session::Session;
 use super::turn::rewritten;
 use super::worker::Worker;
 use crate::error::Error;
+use crate::net::boottime;
 use crate::protocol::reply::Frame;
 use crate::switch::{Rule, on};
 use crate::upstream::lane::{Driver, Owed};
@@ -199,6 +200,7 @@ impl Worker {
     }
 
     /// Waits until the client is owed nothing but what waits here: what it has sent already must not be overtaken either.
+    /// No longer than the first of them has patience.
     async fn all_others_answered(&self, session: &Rc<Session>, detours: &Detours) {
         let others = || {
             let waiting = detours.waiting.borrow();
@@ -210,7 +212,10 @@ impl Worker {
                 detours.settled.notified().await;
             }
         };
-        let _ = tokio::time::timeout(self.settings.upstream.command_timeout, answered).await;
+        let since = detours.waiting.borrow().front().map_or(self.now(), |first| first.since);
+        let waited = Duration::from_nanos(boottime().saturating_sub(since));
+        let left = self.settings.upstream.command_timeout.saturating_sub(waited);
+        let _ = tokio::time::timeout(left, answered).await;
     }
 
     /// A later command of the client has taken effect, or was answered, while earlier ones wait. Whether it must be
@@ -239,27 +244,27 @@ impl Worker {
     }
 
     /// A reply of a client that has detours waiting: a read's is asked for again behind those sent before it. Should that
-    /// come to nothing, what it was answered now will do.
+    /// come to nothing, what it was answered now will do, if that is here as a `whole`. Whether nobody waits for this one
+    /// any more: its place is then one that swallows.
     pub(super) fn let_earlier_go_first(
         &self,
         lane: &Rc<TrackedLane>,
-        owed: Owed<Waiter>,
-        frame: &Frame,
-        bytes: &[u8],
-    ) -> Option<Owed<Waiter>> {
+        owed: &mut Owed<Waiter>,
+        whole: Option<(&Frame, &[u8])>,
+    ) -> bool {
         let mut waits = false;
         owed.waiter.each_session(|session| waits |= session.detours.borrow().is_some());
         if !waits {
-            return Some(owed);
+            return false;
         }
         let request = match &owed.waiter {
-            Waiter::Reply(..) | Waiter::Snapshot(..) => lane.queue.request(&owed),
+            Waiter::Reply(..) | Waiter::Snapshot(..) => lane.queue.request(owed),
             Waiter::Fetch(flight) => Some(Bytes::from_owner(std::sync::Arc::clone(&flight.key.request))),
             _ => None,
         };
-        let Some(request) = request else { return Some(owed) };
+        let Some(request) = request else { return false };
         let slot = slot_of(&owed.waiter, &request);
-        let (since, next) = (owed.sent, Next::Later);
+        let (since, next) = (owed.since, Next::Later);
         let is_read = match &owed.waiter {
             Waiter::Reply(_, _, after) => matches!(after, After::Nothing) && only_reads(&request),
             _ => true,
@@ -276,18 +281,19 @@ impl Worker {
             Waiter::Snapshot(snapshot, _) => snapshot.rewrite(),
             _ => Rewrite::No,
         };
-        let is_whole = !matches!(&owed.waiter, Waiter::Snapshot(snapshot, _) if snapshot.is_part());
-        let answer = || match is_whole {
-            true => Bytes::copy_from_slice(&rewritten(&rewrite, frame, bytes)),
-            false => Bytes::from_static(OVERTOOK),
+        let is_part = matches!(&owed.waiter, Waiter::Snapshot(snapshot, _) if snapshot.is_part());
+        let answer = || match whole.filter(|_| !is_part) {
+            Some((frame, bytes)) => Bytes::copy_from_slice(&rewritten(&rewrite, frame, bytes)),
+            None => Bytes::from_static(OVERTOOK),
         };
         match &owed.waiter {
             Waiter::Reply(ticket, ..) | Waiter::Snapshot(_, ticket) => {
                 if !self.overtakes(ticket, slot, is_read, sweeps) {
-                    return Some(owed);
+                    return false;
                 }
-                self.take_detour(lane, owed.waiter, request, next, since, answer());
-                None
+                let waiter = std::mem::replace(&mut owed.waiter, Waiter::Tombstone(After::Nothing));
+                self.take_detour(lane, waiter, request, next, since, answer());
+                true
             }
             Waiter::Fetch(flight) => {
                 let (later, now): (Vec<Ticket>, Vec<Ticket>) = std::mem::take(&mut *flight.waiters.borrow_mut())
@@ -298,9 +304,9 @@ impl Worker {
                     let waiter = Waiter::Fetch(Rc::new(plain_flight(flight, vec![ticket])));
                     self.detour(Detour { waiter, request: request.clone(), next, since, error: answer() });
                 }
-                Some(owed)
+                false
             }
-            _ => Some(owed),
+            _ => false,
         }
     }
 
@@ -338,7 +344,7 @@ impl Worker {
         let upstream = self.settings.topology.name(lane.node);
         let error = Bytes::from(Error::NotSent { upstream, cause: "it is away".into() }.reply());
         for (owed, request) in driver.take_unsent() {
-            let (since, waiter) = (owed.sent, owed.waiter);
+            let (since, waiter) = (owed.since, owed.waiter);
             let request = match &waiter {
                 Waiter::Reply(_, _, After::Queued(_)) => continue,
                 Waiter::Reply(_, _, After::Exec(end)) => match &end.block {

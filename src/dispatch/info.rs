@@ -94,10 +94,10 @@ impl Worker {
 
     /// A cluster's nodes, as INFO has replicas: one line each. The lanes are this worker's own.
     fn nodes(&self, cluster: &Cluster, line: &mut impl FnMut(&str, &dyn std::fmt::Display)) {
-        let (nodes, owners, masters) = (cluster.nodes(), cluster.owners(), cluster.masters());
+        let (nodes, masters) = (cluster.nodes(), cluster.masters());
         line("sidecache_nodes", &nodes.len());
         line("sidecache_masters", &masters.len());
-        line("sidecache_slots_unowned", &owners.iter().filter(|owner| owner.is_none()).count());
+        line("sidecache_slots_unowned", &cluster.unowned());
         for (place, (id, node)) in nodes.iter().enumerate() {
             let lanes = self.lanes.borrow();
             let of_node = || lanes.iter().filter(|lane| lane.node == *id);
@@ -106,7 +106,7 @@ impl Worker {
             let mut text = format!("address={},id={}", node.address, node.id);
             let _ = match node.replica_of.and_then(|master| cluster.address(master)) {
                 Some(master) => write!(text, ",role=replica,master={master}"),
-                None => write!(text, ",role=master,slots={}", owners.iter().filter(|own| **own == Some(*id)).count()),
+                None => write!(text, ",role=master,slots={}", node.slots),
             };
             let (lanes, leased) = (of_node().count(), leased.count());
             let (tracking, ttl) = (up(Mode::Tracking), up(Mode::Ttl));

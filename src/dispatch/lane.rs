@@ -138,12 +138,21 @@ pub struct TrackedLane {
     pub ready: RefCell<Option<Ready>>,
     /// Why there is no connection.
     pub trouble: RefCell<Option<Trouble>>,
-    /// The server's id of the present connection, and of the one before if it must be killed.
+    /// The server's id of the present connection.
     pub connection_id: Cell<u64>,
-    /// See `connection_id`.
-    pub kill: Rc<Cell<Option<u64>>>,
+    /// One that we gave up, if its successor there must kill it.
+    pub kill: Rc<RefCell<Option<GivenUp>>>,
     /// Rings when `ready` or `trouble` changes.
     pub changed: Notify,
+}
+
+/// A connection that we gave up. Its id is its server's own: at another it may be a stranger's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenUp {
+    /// The server's id of it.
+    pub id: u64,
+    /// Where the server is.
+    pub at: Address,
 }
 
 /// Why a lane has no connection.
@@ -200,6 +209,15 @@ impl Waiter {
     }
 }
 
+// === impl GivenUp ===
+
+impl GivenUp {
+    /// Whom a connection to this address kills.
+    pub fn id_at(&self, address: Option<&Address>) -> Option<u64> {
+        (Some(&self.at) == address).then_some(self.id)
+    }
+}
+
 // === impl TrackedLane ===
 
 impl TrackedLane {
@@ -251,6 +269,15 @@ impl After {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A master is left and another tried, more than once, before that one is left for the first again.
+    #[test]
+    fn who_was_given_up_is_killed_where_it_was_and_nowhere_else() {
+        let at = |port| Address::Tcp { host: "h".into(), port };
+        let given_up = GivenUp { id: 7, at: at(1) };
+        let tried = [Some(at(2)), Some(at(2)), None, Some(at(1))];
+        assert_eq!(tried.map(|address| given_up.id_at(address.as_ref())), [None, None, None, Some(7)]);
+    }
 
     #[test]
     fn a_node_s_part_of_a_sweep_sweeps_however_late_it_is_answered() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::lane::TrackedLane;
+use super::lane::{GivenUp, TrackedLane};
 use super::session::Session;
 use super::turn::drive;
 use super::worker::{Settings, Worker};
@@ -14,6 +14,7 @@ use crate::cache::Mode;
 use crate::coherence::Standing;
 use crate::command::Learned;
 use crate::net::{Address, ConnectOptions, Stream, boottime};
+use crate::telemetry::metrics::Counter;
 use crate::upstream::CLIENT_NAME;
 use crate::upstream::backoff::Backoff;
 use crate::upstream::handshake::{HandshakeError, Hello, Purpose, handshake};
@@ -37,8 +38,7 @@ impl Worker {
 
     /// The lane to a node, of a user and database.
     pub fn lane(&self, node: NodeId, identity: u32, db: u32) -> Rc<TrackedLane> {
-        let is = |lane: &&Rc<TrackedLane>| lane.node == node && lane.identity == identity && lane.db == db;
-        let found = self.lanes.borrow().iter().find(is).cloned();
+        let found = self.by_place.borrow().get(&(node, identity, db)).cloned();
         found.unwrap_or_else(|| self.open_lane(node, identity, db))
     }
 
@@ -67,7 +67,7 @@ impl Worker {
         };
         let given = self.account_at(identity).and_then(|account| account.identity.clone());
         let credentials = given.map_or_else(|| settings.credentials.clone(), Credentials::from);
-        let (kill, address) = (Rc::new(Cell::new(None)), Rc::<RefCell<Option<Address>>>::default());
+        let (kill, address) = (Rc::<RefCell<Option<GivenUp>>>::default(), Rc::<RefCell<Option<Address>>>::default());
         let (kills, goes) = (Rc::clone(&kill), Rc::clone(&address));
         let connect = connecting(Arc::clone(settings), node, credentials, db, kills, goes);
         let number = self.next_lane.get();
@@ -90,6 +90,7 @@ impl Worker {
             changed: Notify::new(),
         });
         self.lanes.borrow_mut().push(Rc::clone(&lane));
+        self.by_place.borrow_mut().insert((node, identity, db), Rc::clone(&lane));
         if let Some(worker) = self.me() {
             let task = tokio::task::spawn_local(drive(worker, Rc::clone(&lane), driver));
             self.drivers.borrow_mut().push((number, task.abort_handle()));
@@ -118,9 +119,9 @@ impl Worker {
             return;
         }
         drop(lane);
-        // The list's and the driver's.
+        // The two lists' and the driver's.
         let unused =
-            |lane: &&Rc<TrackedLane>| !self.is_main(lane) && Rc::strong_count(lane) == 2 && lane.queue.depth() == 0;
+            |lane: &&Rc<TrackedLane>| !self.is_main(lane) && Rc::strong_count(lane) == 3 && lane.queue.depth() == 0;
         let mut spare: Vec<_> = self.lanes.borrow().iter().filter(unused).map(|lane| lane.standing.number()).collect();
         spare.truncate(spare.len().saturating_sub(SPARE_LANES));
         for number in spare {
@@ -133,6 +134,8 @@ impl Worker {
         let Some(index) = lanes.iter().position(|lane| lane.standing.number() == number) else { return };
         let lane = lanes.remove(index);
         drop(lanes);
+        self.cells.add(Counter::UpstreamBytesOut, lane.queue.take_sent());
+        self.by_place.borrow_mut().remove(&(lane.node, lane.identity, lane.db));
         self.drivers.borrow_mut().retain(|(driven, task)| {
             if *driven == number {
                 task.abort();
@@ -147,8 +150,8 @@ impl Worker {
         if lane.queue.is_up() || lane.queue.depth() > 0 {
             return;
         }
-        // Ours, the list's and the driver's.
-        if Rc::strong_count(lane) <= 3 {
+        // Ours, the two lists' and the driver's.
+        if Rc::strong_count(lane) <= 4 {
             self.close_lane(lane.standing.number());
         }
     }
@@ -169,15 +172,14 @@ fn connecting(
     node: NodeId,
     credentials: Credentials,
     db: u32,
-    kill: Rc<Cell<Option<u64>>>,
+    kill: Rc<RefCell<Option<GivenUp>>>,
     goes: Rc<RefCell<Option<Address>>>,
 ) -> Connect {
     Box::new(move || {
         let (settings, credentials) = (Arc::clone(&settings), credentials.clone());
         let address = settings.address_of(node);
-        let before = goes.replace(address.clone());
-        // An id is one server's own.
-        let kill = kill.get().filter(|_| before == address);
+        goes.replace(address.clone());
+        let kill = kill.borrow().as_ref().and_then(|given_up| given_up.id_at(address.as_ref()));
         Box::pin(async move {
             let upstream = &settings.upstream;
             let address = address.ok_or(HandshakeError::Nowhere)?;

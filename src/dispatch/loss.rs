@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::lane::{After, Ticket, TrackedLane, Trouble, Waiter};
+use super::lane::{After, GivenUp, Ticket, TrackedLane, Trouble, Waiter};
 use super::pieces::Pieces;
 use super::worker::Worker;
 use crate::cache::Mode;
@@ -37,7 +37,7 @@ impl Worker {
         self.coherence.shared.reachable.send_if_modified(|reachable| reachable.replace(true) != Some(true));
         tracing::debug!(upstream = %self.settings.topology, db = lane.db, id = ready.connection_id, "lane connected");
         lane.connection_id.set(ready.connection_id);
-        lane.kill.set(None);
+        lane.kill.take();
         *lane.ready.borrow_mut() = Some(ready);
         *lane.trouble.borrow_mut() = None;
         lane.changed.notify_waiters();
@@ -60,7 +60,8 @@ impl Worker {
         } else {
             self.cells.add(Counter::LaneLosses, 1);
             self.cells.add(Counter::EpochBumpsLaneLost, 1);
-            if matches!(loss, Loss::Left) {
+            let is_there = self.is_there(lane.node);
+            if matches!(loss, Loss::Left) || !is_there {
                 // Why has been told once for all lanes.
                 tracing::debug!(upstream = %self.settings.topology, db = lane.db, cause = %loss, "lane lost");
             } else {
@@ -71,8 +72,12 @@ impl Worker {
             // newer one. Where the other side has, the server may have been restarted, and the id be a stranger's.
             let ours = !on(Rule::StrangersAreSpared) || !matches!(loss, Loss::Io(_) | Loss::Left);
             let kills = ours && on(Rule::PredecessorIsKilled);
-            lane.kill.set(Some(lane.connection_id.get()).filter(|&id| id != 0 && kills));
-            self.avoid(lane);
+            let id = Some(lane.connection_id.get()).filter(|&id| id != 0 && kills);
+            let address = lane.address.borrow().clone();
+            lane.kill.replace(id.zip(address).map(|(id, at)| GivenUp { id, at }));
+            if is_there {
+                self.avoid(lane);
+            }
             if self.keeps_connected(lane) {
                 lane.queue.want();
             }
@@ -114,7 +119,7 @@ impl Worker {
             }
             other => Trouble::Unreachable(other.to_string()),
         };
-        if self.is_main(lane) {
+        if self.is_main(lane) && self.is_there(lane.node) {
             // An upstream that wants each client's own credentials, and none of ours, is there for them.
             let there = no_auth || self.lanes.borrow().iter().any(|lane| self.is_main(lane) && lane.queue.is_up());
             self.coherence.shared.reachable.send_if_modified(|reachable| reachable.replace(there) != Some(there));
@@ -126,8 +131,8 @@ impl Worker {
         if !self.is_main(lane) && matches!(trouble, Trouble::Refused(_)) {
             // A client's own SELECT or AUTH: it gets the answer, no operator needs to know.
             tracing::debug!(upstream = %self.settings.topology, db = lane.db, cause = %error, "refused by upstream");
-        } else if matches!(error, HandshakeError::Nowhere) {
-            // Who looks for it tells why it is not found.
+        } else if matches!(error, HandshakeError::Nowhere) || !self.is_there(lane.node) {
+            // Who looks for it tells why it is not found, or that it has left.
             tracing::debug!(upstream = %self.settings.topology, db = lane.db, cause = %error, "no connection to upstream");
         } else if lane.trouble.borrow().as_ref() != Some(&trouble) {
             tracing::warn!(upstream = %self.settings.topology, db = lane.db, cause = %error, "no connection to upstream");
@@ -154,7 +159,7 @@ impl Worker {
 
     /// Whether a lane's node is to be reached even if nobody asks for it.
     fn keeps_connected(&self, lane: &TrackedLane) -> bool {
-        self.is_main(lane) && self.masters().contains(&lane.node)
+        self.is_main(lane) && self.is_master(lane.node)
     }
 
     /// The oldest commands have waited too long: told so; or the lane is silent and given up.

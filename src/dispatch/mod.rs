@@ -90,6 +90,7 @@ pub enum Flow {
 impl Worker {
     /// The way of one command.
     pub fn dispatch(&self, session: &Rc<Session>, args: &Args<'_>) -> Flow {
+        self.note_map(session);
         let Some(row) = look_up(args) else { return self.unknown(session, args) };
         if on(Rule::NothingBeforeAuth)
             && !session.authenticated.get()

@@ -28,6 +28,7 @@ impl Worker {
         self.forget_remote(2 * self.settings.upstream.command_timeout.as_nanos() as u64);
         self.store.tidy();
         self.close_gone();
+        self.leave_pools();
         let cells = &self.cells;
         cells.add(Counter::Evictions, self.store.take_evictions());
         cells.add(Counter::GenerationBumps, self.coherence.take_bumps());
@@ -39,7 +40,7 @@ impl Worker {
         if let Some(cluster) = self.settings.topology.cluster() {
             let replicas = cluster.nodes().iter().filter(|(_, node)| node.replica_of.is_some()).count();
             cells.set(Gauge::Replicas, replicas as i64);
-            cells.set(Gauge::SlotsUnowned, cluster.owners().iter().filter(|owner| owner.is_none()).count() as i64);
+            cells.set(Gauge::SlotsUnowned, cluster.unowned() as i64);
         }
         let (clients, upstream) = self.peers.audience.totals();
         cells.set(Gauge::Subscriptions, clients);

@@ -72,7 +72,7 @@ impl Worker {
     /// and nothing is left to do.
     pub(super) fn turned_away(&self, lane: &Rc<TrackedLane>, owed: Owed<Waiter>, error: &[u8]) -> Option<Owed<Waiter>> {
         let request = lane.queue.request(&owed);
-        let since = owed.sent;
+        let since = owed.since;
         if self.is_cluster()
             && error == NO_SCRIPT
             && matches!(owed.waiter, Waiter::Reply(_, _, After::Held(..)))
@@ -89,7 +89,7 @@ impl Worker {
             // A script's own words: it has been executed.
             return Some(owed);
         }
-        let Some(next) = self.next_of(lane.address.borrow().as_ref(), error) else { return Some(owed) };
+        let Some(next) = self.next_in_turn(lane.address.borrow().as_ref(), error) else { return Some(owed) };
         if matches!(next, Next::Node(_, true)) && on(Rule::AskBumps) {
             self.found_elsewhere(&owed.waiter, request.as_deref().unwrap_or_default());
         }
@@ -131,6 +131,13 @@ impl Worker {
     /// Where a command goes that was answered with this error, with or without its dash, by the node at this address;
     /// `None`: the error is the command's own.
     pub fn next_of(&self, at: Option<&Address>, error: &[u8]) -> Option<Next> {
+        let next = self.next_in_turn(at, error);
+        self.tell_of_moves();
+        next
+    }
+
+    /// As `next_of`, in a lane's turn, at whose end others are told of all that has moved.
+    fn next_in_turn(&self, at: Option<&Address>, error: &[u8]) -> Option<Next> {
         if let Some(redirect) = redirect(error) {
             let address = self.place_of(at, redirect.host, redirect.port)?;
             return Some(match redirect.kind {
@@ -272,7 +279,7 @@ impl Worker {
             lane.standing.take_off();
         }
         // Since it was first sent: its patience is one for all its ways.
-        let order = lane.queue.add(group, since, &request, waiter);
+        let order = lane.queue.add_again(group, self.now(), since, &request, waiter);
         sessions.iter().for_each(|session| session.rests_on(order));
         if let Some(hold) = own_fence {
             self.send_own_fence(lane, group, hold);

@@ -76,16 +76,14 @@ impl Worker {
             // Whoever is fit has caught up with what is older.
             wrote.retain(|shard| now.saturating_sub(shard.until) <= max_lag);
         }
-        let is_other =
-            |shard: &&Wrote| shard.master != master && self.settings.topology.nodes().contains(&shard.master);
+        let is_other = |shard: &&Wrote| shard.master != master && self.is_master(shard.master);
         let of_shard = || wrote.iter().filter(|shard| !is_other(shard));
         let may_go =
             |replica: &&Replica| of_shard().all(|shard| !shard.open && replica.health.caught_up() > shard.until);
         let chosen = match upstream.read_from {
             ReadFrom::Nearest => {
                 let nearest = fit().min_by_key(|replica| replica.health.round_trip());
-                let master = self.settings.replicas.round_trip_of(master);
-                nearest.filter(|replica| replica.health.round_trip() <= master)
+                nearest.filter(|replica| replica.health.round_trip() <= replica.master_health.round_trip())
             }
             // Each worker stays with one: its cache is that one's.
             _ => fit().nth(self.index % fit().count().max(1)),

@@ -2,7 +2,9 @@
 //!
 //! *Invariant:* while a client has commands on their way by an older map, no more of its commands are taken: a later one
 //! must not reach a slot's new owner before an earlier one has been sent on from the old (rule 1). What was filled under
-//! a slot's former owner is not found any more: the slot's epoch is part of what entries are found by.
+//! a slot's former owner is not found any more: the slot's epoch is part of what entries are found by. While slots move
+//! under load every other reply may tell of another: that costs a slot, and what has to be looked at, or told, is at the
+//! end of the turn.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -16,7 +18,7 @@ use crate::command::Row;
 use crate::net::Address;
 use crate::protocol::Args;
 use crate::switch::{Rule, on};
-use crate::upstream::cluster::Cluster;
+use crate::upstream::cluster::{Cluster, Owners};
 use crate::upstream::lane::State;
 use crate::upstream::slots::key_slot;
 use crate::upstream::topology::{NodeId, Topology};
@@ -25,9 +27,19 @@ use crate::upstream::topology::{NodeId, Topology};
 pub struct Routes {
     cluster: Arc<Cluster>,
     /// Who owns each slot.
-    owners: RefCell<Arc<[Option<NodeId>]>>,
+    owners: RefCell<Owners>,
+    /// How often that has changed.
+    changes: Cell<u64>,
+    /// The nodes that share the keys.
+    masters: RefCell<Vec<NodeId>>,
+    /// What `Worker::shards` tells, until slots move.
+    shards: RefCell<Vec<(u16, NodeId)>>,
     /// Who gets what has no key, and what nobody is known to own: its answer tells.
     home: Cell<NodeId>,
+    /// The nodes that have lost slots since lanes were last looked at.
+    losers: RefCell<Vec<NodeId>>,
+    /// Whether that is news to the other workers.
+    untold: Cell<bool>,
 }
 
 // === impl Routes ===
@@ -35,25 +47,60 @@ pub struct Routes {
 impl Routes {
     /// The routes of a topology; `None` if there is only one.
     pub fn of(topology: &Topology) -> Option<Routes> {
-        let cluster = topology.cluster()?;
         let routes = Routes {
-            cluster: Arc::clone(cluster),
-            owners: RefCell::new(cluster.owners()),
+            cluster: Arc::clone(topology.cluster()?),
+            owners: RefCell::default(),
+            changes: Cell::new(0),
+            masters: RefCell::default(),
+            shards: RefCell::default(),
             home: Cell::new(Topology::ONLY),
+            losers: RefCell::default(),
+            untold: Cell::new(false),
         };
-        routes.find_home();
+        routes.catch_up();
         Some(routes)
     }
 
     /// The node that owns a slot, as far as is known.
     fn owner(&self, slot: u16) -> NodeId {
-        let owner = self.owners.borrow().get(usize::from(slot)).copied().flatten();
-        owner.unwrap_or(self.home.get())
+        self.owners.borrow().of(slot).unwrap_or(self.home.get())
+    }
+
+    /// A slot is this node's.
+    fn set_owner(&self, slot: u16, node: NodeId) {
+        if let Some(before) = self.owners.borrow_mut().set(slot, node) {
+            before.into_iter().for_each(|before| self.note_loser(before));
+            self.changed();
+        }
+    }
+
+    /// Goes by what all know.
+    fn catch_up(&self) {
+        let mut owners = self.owners.borrow_mut();
+        if !self.cluster.is_known(&owners) {
+            self.cluster.catch_up(&mut owners, |loser| self.note_loser(loser));
+            self.changed();
+        }
+        drop(owners);
+        *self.masters.borrow_mut() = self.cluster.masters();
+        self.find_home();
+    }
+
+    fn changed(&self) {
+        self.changes.set(self.changes.get() + 1);
+        self.shards.borrow_mut().clear();
+    }
+
+    fn note_loser(&self, node: NodeId) {
+        let mut losers = self.losers.borrow_mut();
+        if !losers.contains(&node) {
+            losers.push(node);
+        }
     }
 
     /// Who gets what has no key: who had it before, if it still is a master.
     fn find_home(&self) {
-        let masters = self.cluster.masters();
+        let masters = self.masters.borrow();
         if !masters.contains(&self.home.get())
             && let Some(&first) = masters.first()
         {
@@ -63,7 +110,7 @@ impl Routes {
 
     /// The next master takes what has no key.
     fn leave_home(&self) {
-        let masters = self.cluster.masters();
+        let masters = self.masters.borrow();
         let next = masters.iter().find(|&&node| node > self.home.get()).or(masters.first());
         self.home.set(next.copied().unwrap_or(self.home.get()));
     }
@@ -84,22 +131,35 @@ impl Worker {
 
     /// The nodes that share the keys: all masters of a cluster, or the only node.
     pub fn masters(&self) -> Vec<NodeId> {
-        self.settings.topology.nodes()
+        match &self.routes {
+            Some(routes) => routes.masters.borrow().clone(),
+            None => vec![Topology::ONLY],
+        }
+    }
+
+    /// Whether a node is one of them.
+    pub fn is_master(&self, node: NodeId) -> bool {
+        match &self.routes {
+            Some(routes) => routes.masters.borrow().contains(&node),
+            None => node == Topology::ONLY,
+        }
     }
 
     /// The masters, each with the number that its shard has in SCAN's cursors, ascending: its lowest slot, which stays the
     /// same when another becomes its master.
     pub fn shards(&self) -> Vec<(u16, NodeId)> {
         let Some(routes) = &self.routes else { return vec![(0, Topology::ONLY)] };
-        let mut shards: Vec<(u16, NodeId)> = Vec::new();
-        for (slot, owner) in routes.owners.borrow().iter().enumerate() {
-            if let Some(owner) = *owner
-                && !shards.iter().any(|(_, node)| *node == owner)
-            {
-                shards.push((slot as u16, owner));
+        let mut shards = routes.shards.borrow_mut();
+        if shards.is_empty() {
+            for (slot, owner) in routes.owners.borrow().iter().enumerate() {
+                if let Some(owner) = owner
+                    && !shards.iter().any(|(_, node)| *node == owner)
+                {
+                    shards.push((slot as u16, owner));
+                }
             }
         }
-        shards
+        shards.clone()
     }
 
     /// The node that a command with this first key goes to.
@@ -155,18 +215,55 @@ impl Worker {
         }
     }
 
-    /// A node says that a slot is another's: everybody goes by it from here on. Returns that node.
+    /// A node says that a slot is another's: goes by it from here on. Returns that node. `tell_of_moves` must follow.
     pub(super) fn slot_moved(&self, slot: u16, to: &Address) -> NodeId {
         let Some(routes) = &self.routes else { return Topology::ONLY };
         let (node, is_news) = routes.cluster.moved(slot, to);
-        if is_news {
-            self.topology_changed();
-            self.tell_peers();
-        } else if routes.owners.borrow().get(usize::from(slot)) != Some(&Some(node)) {
-            self.topology_changed();
-        }
+        routes.set_owner(slot, node);
+        routes.untold.set(routes.untold.get() || is_news);
         routes.cluster.wanted.notify_one();
         node
+    }
+
+    /// Slots have moved, as redirects have told: the other workers are told too, once for all of them.
+    pub(super) fn tell_of_moves(&self) {
+        let Some(routes) = &self.routes else { return };
+        if !routes.untold.take() {
+            return;
+        }
+        for (_, peer) in self.peers.senders.iter().enumerate().filter(|(index, _)| *index != self.index) {
+            // One that has ended has no lanes.
+            let _ = peer.send(Message::Slots);
+        }
+        self.slots_changed();
+    }
+
+    /// Slots have changed owners: goes by that from here on. What waits for a connection to who has lost one may belong
+    /// elsewhere by now.
+    pub fn slots_changed(&self) {
+        let Some(routes) = &self.routes else { return };
+        routes.catch_up();
+        let losers = std::mem::take(&mut *routes.losers.borrow_mut());
+        for lane in self.lanes.borrow().iter() {
+            if losers.contains(&lane.node) && !lane.queue.is_up() {
+                lane.queue.reroute();
+            }
+        }
+        self.moves.send_replace(());
+    }
+
+    /// A client is about to send: no more than that while anything of it is under way by an older map.
+    #[inline]
+    pub(super) fn note_map(&self, session: &Session) {
+        let Some(routes) = &self.routes else { return };
+        if session.map.get() == routes.changes.get() {
+            return;
+        }
+        if session.replies.borrow().is_settled() || !on(Rule::MapChangeSettles) {
+            session.map.set(routes.changes.get());
+        } else {
+            session.settle_first();
+        }
     }
 
     /// A node at an address that a redirect has named.
@@ -174,25 +271,12 @@ impl Worker {
         self.routes.as_ref().map_or(Topology::ONLY, |routes| routes.cluster.node_at(address))
     }
 
-    /// Each other worker looks at the topology again.
-    fn tell_peers(&self) {
-        for (_, peer) in self.peers.senders.iter().enumerate().filter(|(index, _)| *index != self.index) {
-            // One that has ended has no lanes.
-            let _ = peer.send(Message::Topology);
-        }
-    }
-
     /// The topology has changed: goes by the new one from here on.
     pub fn topology_changed(&self) {
         self.replicas_changed();
         if let Some(routes) = &self.routes {
-            let owners = routes.cluster.owners();
-            let is_same = Arc::ptr_eq(&routes.owners.borrow(), &owners);
-            if !is_same {
-                self.settle_all();
-                *routes.owners.borrow_mut() = owners;
-            }
-            routes.find_home();
+            routes.catch_up();
+            routes.losers.borrow_mut().clear();
         }
         let lanes: Vec<_> = self.lanes.borrow().iter().map(Rc::clone).collect();
         for lane in lanes {
@@ -213,8 +297,11 @@ impl Worker {
         self.moves.send_replace(());
     }
 
-    /// Closes the lanes to nodes that have left, once nothing is owed there.
+    /// Closes the lanes to nodes that have left, once nothing is owed there; not before nothing goes there any more.
     pub(super) fn close_gone(&self) {
+        if self.routes.as_ref().is_some_and(|routes| !routes.cluster.is_known(&routes.owners.borrow())) {
+            return;
+        }
         let is_gone = |lane: &&Rc<TrackedLane>| lane.queue.depth() == 0 && !self.is_there(lane.node);
         let gone: Vec<u32> = self.lanes.borrow().iter().filter(is_gone).map(|lane| lane.standing.number()).collect();
         for number in gone {
@@ -223,20 +310,10 @@ impl Worker {
     }
 
     /// Whether a node is still one to talk to.
-    fn is_there(&self, node: NodeId) -> bool {
+    pub(super) fn is_there(&self, node: NodeId) -> bool {
         match &self.routes {
             Some(routes) => routes.cluster.has(node),
             None => node == Topology::ONLY || self.replicas.borrow().iter().any(|replica| replica.node == node),
-        }
-    }
-
-    /// No client with anything under way sends more before that is answered.
-    fn settle_all(&self) {
-        if !on(Rule::MapChangeSettles) {
-            return;
-        }
-        for lane in self.lanes.borrow().iter() {
-            lane.queue.each_waiter(|waiter| waiter.each_session(|session| session.settle_first()));
         }
     }
 

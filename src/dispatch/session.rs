@@ -95,6 +95,8 @@ pub struct Session {
     pub careful: Cell<bool>,
     /// Whether no more of its commands are taken until all before are answered: some are on their way by an older map.
     settles_first: Cell<bool>,
+    /// By which map of slots its worker went when it last had nothing under way by an older one.
+    pub(super) map: Cell<u64>,
     /// What it has written to each shard, where replicas may be read from.
     pub(super) wrote: RefCell<Vec<Wrote>>,
     /// What nodes have turned away and waits to be tried again.
@@ -142,6 +144,7 @@ impl Session {
             subscriptions: RefCell::default(),
             careful: Cell::new(false),
             settles_first: Cell::new(false),
+            map: Cell::new(0),
             wrote: RefCell::default(),
             detours: RefCell::new(None),
             voice: Cell::new(Voice::On),

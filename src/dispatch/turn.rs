@@ -43,6 +43,7 @@ pub async fn drive(worker: Rc<Worker>, lane: Rc<TrackedLane>, mut driver: Driver
             Event::Unreachable(error) => worker.lane_unreachable(&lane, &mut driver, &error),
             Event::Rerouted => worker.rerouted(&lane, &mut driver),
         }
+        worker.tell_of_moves();
         worker.end_batch(&lane);
         worker.flush();
     }
@@ -61,7 +62,10 @@ impl Worker {
                 }
                 Ok(Some(Arrived::Reply(owed, frame, bytes))) => self.replied(lane, owed, &frame, bytes, None),
                 Ok(Some(Arrived::Large(owed, frame, bytes))) => self.replied(lane, owed, &frame, &bytes, Some(&bytes)),
-                Ok(Some(Arrived::Piece(owed, bytes))) => {
+                Ok(Some(Arrived::Piece(mut owed, bytes))) => {
+                    if pieces.is_none() && self.settings.topology.has_alternatives() {
+                        self.let_earlier_go_first(lane, &mut owed, None);
+                    }
                     self.piece(lane, &owed, bytes, pieces, false);
                     driver.keep(owed);
                     None
@@ -285,7 +289,7 @@ impl Worker {
     fn as_alternatives_have_it(
         &self,
         lane: &Rc<TrackedLane>,
-        owed: Owed<Waiter>,
+        mut owed: Owed<Waiter>,
         is_error: bool,
         frame: &Frame,
         bytes: &[u8],
@@ -296,7 +300,8 @@ impl Worker {
         if is_error {
             return self.turned_away(lane, owed, bytes);
         }
-        self.let_earlier_go_first(lane, owed, frame, bytes)
+        let is_taken = self.let_earlier_go_first(lane, &mut owed, Some((frame, bytes)));
+        (!is_taken).then_some(owed)
     }
 
     /// A flight's reply: put in if it may be, then handed to everybody who waits.

@@ -62,6 +62,8 @@ pub enum Message {
     },
     /// The topology has changed.
     Topology,
+    /// Slots have changed owners.
+    Slots,
     /// The process ends: clients are let go as their replies are in.
     Drain,
 }
@@ -113,6 +115,9 @@ pub struct Account {
     pub hubs: RefCell<Vec<Rc<Hub>>>,
 }
 
+/// Lanes by node, user and database.
+type ByPlace = HashMap<(NodeId, u32, u32), Rc<TrackedLane>, foldhash::fast::RandomState>;
+
 /// One worker.
 pub struct Worker {
     /// Itself, for the tasks it starts.
@@ -151,6 +156,8 @@ pub struct Worker {
     pub(super) next_order: Rc<Cell<u64>>,
     /// Its lanes.
     pub lanes: RefCell<Vec<Rc<TrackedLane>>>,
+    /// The same by node, user and database.
+    pub(super) by_place: RefCell<ByPlace>,
     /// Its upstream users; 0 is the configured one. A place is free again when the last lane of its user has gone.
     pub accounts: RefCell<Vec<Option<Rc<Account>>>>,
     /// Dedicated connections opened, as far as they have been published, by pool.
@@ -257,6 +264,7 @@ impl Worker {
             next_order: Rc::new(Cell::new(1)),
             seed: foldhash::quality::RandomState::default(),
             lanes: RefCell::default(),
+            by_place: RefCell::default(),
             accounts: RefCell::new(vec![Some(Rc::new(Account::new(None)))]),
             pools_created: Default::default(),
             peers,

@@ -2,13 +2,13 @@
 //!
 //! *Invariant:* a slot's epoch moves before anybody is told of its new owner, so that what was filled under the old one
 //! is not found any more. A node's number is never used again for another. Each worker routes by a copy of its own and
-//! is told of changes by a message: what it does between two of them it does by one map.
+//! is told of changes by a message. A slot at a time costs a slot: while slots move under load, thousands a second do.
 //! Not here: asking nodes for the map (`discovery`), reading it (`slots`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
 use tokio::sync::Notify;
 
@@ -18,6 +18,9 @@ use crate::net::Address;
 
 /// A node that so many maps in a row do not name has left.
 const MISSING_MAX: u8 = 4;
+
+/// So many slots that have moved by themselves are remembered; who is further behind copies the whole map (128 KiB).
+const MOVED_MAX: usize = 1024;
 
 /// A cluster.
 pub struct Cluster {
@@ -37,6 +40,8 @@ pub struct Node {
     pub id: String,
     /// The master that it replicates; `None`: it is a master, or not known.
     pub replica_of: Option<NodeId>,
+    /// How many slots it owns.
+    pub slots: u16,
     /// Maps in a row that have not named it. One that steps down may be missing from a few (CLUSTER SHARDS, Redis 7.0).
     missing: u8,
 }
@@ -44,7 +49,11 @@ pub struct Node {
 struct State {
     nodes: BTreeMap<NodeId, Node>,
     /// By slot.
-    owners: Arc<[Option<NodeId>]>,
+    owners: Box<[Option<NodeId>]>,
+    /// How often they have changed.
+    version: u64,
+    /// Of the last of these changes, the slot that each was about.
+    moved: VecDeque<u16>,
     /// The next node's number.
     next: u32,
     /// Of the map last applied, unless hints have changed it since.
@@ -53,6 +62,13 @@ struct State {
     seeds: Vec<Address>,
     /// Who was named by the last redirect, and so knows of what the others may not yet.
     hint: Option<Address>,
+}
+
+/// Who owns each slot: a copy of one's own.
+pub struct Owners {
+    by_slot: Box<[Option<NodeId>]>,
+    /// It has everything of the cluster's up to this.
+    version: u64,
 }
 
 /// What a new map has changed.
@@ -75,17 +91,43 @@ impl Change {
     }
 }
 
+// === impl Owners ===
+
+impl Owners {
+    /// The owner of a slot, as far as is known.
+    pub fn of(&self, slot: u16) -> Option<NodeId> {
+        self.by_slot.get(usize::from(slot)).copied().flatten()
+    }
+
+    /// A slot's owner is this one; returns who it was, if another.
+    pub fn set(&mut self, slot: u16, node: NodeId) -> Option<Option<NodeId>> {
+        let owner = self.by_slot.get_mut(usize::from(slot)).filter(|owner| **owner != Some(node))?;
+        Some(owner.replace(node))
+    }
+
+    /// All of them, by slot.
+    pub fn iter(&self) -> impl Iterator<Item = Option<NodeId>> + '_ {
+        self.by_slot.iter().copied()
+    }
+}
+
+impl Default for Owners {
+    fn default() -> Self {
+        Owners { by_slot: vec![None; usize::from(SLOTS)].into(), version: 0 }
+    }
+}
+
 // === impl Cluster ===
 
 impl Cluster {
     /// A cluster that nothing is known of but where to enter it.
     pub fn new(seeds: Vec<Address>) -> Cluster {
-        let named = |(i, address): (usize, &Address)| {
-            (NodeId(i as u32), Node { address: address.clone(), id: String::new(), replica_of: None, missing: 0 })
-        };
+        let named = |(i, address): (usize, &Address)| (NodeId(i as u32), Node::at(address));
         let state = State {
             nodes: seeds.iter().enumerate().map(named).collect(),
             owners: vec![None; usize::from(SLOTS)].into(),
+            version: 0,
+            moved: VecDeque::new(),
             next: seeds.len() as u32,
             digest: None,
             seeds,
@@ -110,17 +152,42 @@ impl Cluster {
         self.read(|state| state.nodes.contains_key(&node))
     }
 
-    /// Who owns each slot.
-    pub fn owners(&self) -> Arc<[Option<NodeId>]> {
-        self.read(|state| Arc::clone(&state.owners))
+    /// Brings a copy of who owns each slot up to date, and calls `lost` with who owns one no more.
+    pub fn catch_up(&self, copy: &mut Owners, mut lost: impl FnMut(NodeId)) {
+        self.read(|state| {
+            let behind = usize::try_from(state.version.saturating_sub(copy.version)).unwrap_or(usize::MAX);
+            let mut take = |slot: usize| {
+                if let (Some(mine), Some(owner)) = (copy.by_slot.get_mut(slot), state.owners.get(slot))
+                    && mine != owner
+                {
+                    std::mem::replace(mine, *owner).into_iter().for_each(&mut lost);
+                }
+            };
+            if behind > state.moved.len() {
+                (0..state.owners.len()).for_each(take);
+            } else {
+                state.moved.iter().rev().take(behind).for_each(|slot| take(usize::from(*slot)));
+            }
+            copy.version = state.version;
+        });
     }
 
-    /// The nodes that own slots; before any map is known, the seeds.
+    /// Whether a copy of who owns each slot has everything.
+    pub fn is_known(&self, copy: &Owners) -> bool {
+        self.read(|state| state.version == copy.version)
+    }
+
+    /// Slots that nobody is known to own.
+    pub fn unowned(&self) -> usize {
+        let owned = self.read(|state| state.nodes.values().map(|node| usize::from(node.slots)).sum());
+        usize::from(SLOTS).saturating_sub(owned)
+    }
+
+    /// The nodes that own slots, ascending; before any map is known, the seeds.
     pub fn masters(&self) -> Vec<NodeId> {
         self.read(|state| {
-            let mut masters: Vec<NodeId> = state.owners.iter().flatten().copied().collect();
-            masters.sort_unstable();
-            masters.dedup();
+            let own = state.nodes.iter().filter(|(_, node)| node.slots > 0);
+            let masters: Vec<NodeId> = own.map(|(&id, _)| id).collect();
             if masters.is_empty() { state.nodes.keys().copied().collect() } else { masters }
         })
     }
@@ -151,15 +218,9 @@ impl Cluster {
     pub fn moved(&self, slot: u16, to: &Address) -> (NodeId, bool) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let node = state.node_at(to);
-        let index = usize::from(slot);
-        let is_news = state.owners.get(index).is_some_and(|owner| *owner != Some(node));
+        let is_news = state.own(slot, node);
         if is_news {
             self.bump(slot);
-            let mut owners = state.owners.to_vec();
-            if let Some(owner) = owners.get_mut(index) {
-                *owner = Some(node);
-            }
-            state.owners = owners.into();
             // Whatever the next map says is news too.
             state.digest = None;
             state.hint = Some(to.clone());
@@ -236,7 +297,9 @@ impl Cluster {
                 self.bump(slot as u16);
             }
         }
-        state.owners = owners.into();
+        if change.moved > 0 {
+            state.own_all(owners);
+        }
         change
     }
 
@@ -269,16 +332,56 @@ impl fmt::Display for Cluster {
     }
 }
 
+// === impl Node ===
+
+impl Node {
+    fn at(address: &Address) -> Node {
+        Node { address: address.clone(), id: String::new(), replica_of: None, slots: 0, missing: 0 }
+    }
+}
+
 // === impl State ===
 
 impl State {
+    /// A slot is this node's; whether it was not before.
+    fn own(&mut self, slot: u16, node: NodeId) -> bool {
+        let Some(owner) = self.owners.get_mut(usize::from(slot)).filter(|owner| **owner != Some(node)) else {
+            return false;
+        };
+        if let Some(old) = owner.replace(node).and_then(|old| self.nodes.get_mut(&old)) {
+            old.slots = old.slots.saturating_sub(1);
+        }
+        if let Some(new) = self.nodes.get_mut(&node) {
+            new.slots += 1;
+        }
+        self.version += 1;
+        self.moved.push_back(slot);
+        if self.moved.len() > MOVED_MAX {
+            self.moved.pop_front();
+        }
+        true
+    }
+
+    /// These are the owners from here on.
+    fn own_all(&mut self, owners: Vec<Option<NodeId>>) {
+        self.nodes.values_mut().for_each(|node| node.slots = 0);
+        for owner in owners.iter().flatten() {
+            if let Some(node) = self.nodes.get_mut(owner) {
+                node.slots += 1;
+            }
+        }
+        self.owners = owners.into();
+        self.version += 1;
+        self.moved.clear();
+    }
+
     fn node_at(&mut self, address: &Address) -> NodeId {
         if let Some((&id, _)) = self.nodes.iter().find(|(_, node)| node.address == *address) {
             return id;
         }
         let id = NodeId(self.next);
         self.next += 1;
-        self.nodes.insert(id, Node { address: address.clone(), id: String::new(), replica_of: None, missing: 0 });
+        self.nodes.insert(id, Node::at(address));
         id
     }
 
@@ -317,8 +420,14 @@ mod tests {
         SlotMap { shards: shards.iter().map(shard).collect() }
     }
 
-    fn owner(cluster: &Cluster, slot: usize) -> Option<Address> {
-        cluster.owners()[slot].and_then(|node| cluster.address(node))
+    fn number(cluster: &Cluster, slot: u16) -> Option<NodeId> {
+        let mut owners = Owners::default();
+        cluster.catch_up(&mut owners, |_| ());
+        owners.of(slot)
+    }
+
+    fn owner(cluster: &Cluster, slot: u16) -> Option<Address> {
+        number(cluster, slot).and_then(|node| cluster.address(node))
     }
 
     #[test]
@@ -340,12 +449,40 @@ mod tests {
         cluster.apply(&whole, place);
         let epoch = cluster.epoch(7);
         let (node, is_news) = cluster.moved(7, &at(2));
-        assert!(is_news && cluster.epoch(7) == epoch + 1 && cluster.owners()[7] == Some(node));
+        assert!(is_news && cluster.epoch(7) == epoch + 1 && number(&cluster, 7) == Some(node));
         assert!(!cluster.moved(7, &at(2)).1);
         assert_eq!(cluster.take_hint(), Some(at(2)));
         // The same map as before, told by one who does not know yet, is news again.
         assert_eq!(cluster.apply(&whole, place).moved, 1);
         assert_eq!(owner(&cluster, 7), Some(at(1)));
+    }
+
+    /// However a slot has come to its owner, and however far behind a copy is, it ends up the same.
+    #[test]
+    fn a_copy_catches_up_slot_by_slot_or_whole() {
+        let cluster = Cluster::new(vec![at(1)]);
+        let [mut close, mut far] = [(); 2].map(|()| Owners::default());
+        cluster.apply(&map(&[(1, (0, 99)), (2, (100, 16383))]), place);
+        cluster.catch_up(&mut close, |_| ());
+        let one = close.of(0).unwrap();
+        for slot in 0..60 {
+            assert!(cluster.moved(slot, &at(2)).1 && !cluster.is_known(&close));
+            let mut lost = Vec::new();
+            cluster.catch_up(&mut close, |node| lost.push(node));
+            assert_eq!(lost, [one]);
+        }
+        for slot in 1000..=1000 + MOVED_MAX as u16 {
+            cluster.moved(slot, &at(1));
+        }
+        cluster.apply(&map(&[(1, (0, 9)), (2, (10, 99)), (1, (100, 199)), (2, (200, 16383))]), place);
+        cluster.moved(3, &at(2));
+        cluster.catch_up(&mut close, |_| ());
+        cluster.catch_up(&mut far, |_| ());
+        assert!(close.iter().eq(far.iter()) && cluster.is_known(&close));
+        let owned = |node: &NodeId| far.iter().filter(|owner| owner.as_ref() == Some(node)).count();
+        let told: Vec<(NodeId, usize)> = cluster.nodes().iter().map(|(id, node)| (*id, node.slots.into())).collect();
+        assert_eq!(told, cluster.masters().iter().map(|id| (*id, owned(id))).collect::<Vec<_>>());
+        assert_eq!((told[0].1, cluster.unowned()), (109, 0));
     }
 
     #[test]
@@ -362,12 +499,12 @@ mod tests {
         let (both, one) = (map(&[(1, (0, 99)), (2, (100, 16383))]), map(&[(1, (0, 16383))]));
         // A seed that is no node's address goes at once, untold.
         assert!(cluster.apply(&both, place).gone.is_empty() && cluster.nodes().len() == 2);
-        let number = cluster.owners()[200];
+        let before = number(&cluster, 200);
         for _ in 1..MISSING_MAX {
             assert!(cluster.apply(&one, place).gone.is_empty());
         }
         cluster.apply(&both, place);
-        assert_eq!(cluster.owners()[200], number, "it has its number again");
+        assert_eq!(number(&cluster, 200), before, "it has its number again");
         for _ in 1..MISSING_MAX {
             assert!(cluster.apply(&one, place).gone.is_empty());
         }

@@ -59,8 +59,10 @@ pub struct Full;
 pub struct Owed<T> {
     /// Who waits for it.
     pub waiter: T,
-    /// When it was queued, in boottime nanoseconds.
+    /// When it was queued here, in boottime nanoseconds.
     pub sent: u64,
+    /// When its patience began: earlier, if it has been elsewhere before.
+    pub since: u64,
     /// Its place in the order of all lanes of a worker.
     pub order: u64,
     /// Where its group begins in the bytes of this lane: a group is sent whole or not at all.
@@ -193,11 +195,16 @@ impl<T> Lane<T> {
 
     /// Queues one command of a group and returns its place in the lane's order.
     pub fn add(&self, group: u64, now: u64, request: &[u8], waiter: T) -> u64 {
+        self.add_again(group, now, now, request, waiter)
+    }
+
+    /// As `add`, for one that has been elsewhere before: its patience began then.
+    pub fn add_again(&self, group: u64, now: u64, since: u64, request: &[u8], waiter: T) -> u64 {
         let order = self.next_order.get();
         self.next_order.set(order + 1);
         let mut queue = self.queue.borrow_mut();
         let at = queue.queued;
-        queue.add(request, Owed { waiter, sent: now, order, group, at });
+        queue.add(request, Owed { waiter, sent: now, since, order, group, at });
         drop(queue);
         self.wake();
         order
@@ -282,9 +289,16 @@ impl<T> Lane<T> {
         }
     }
 
-    /// When the oldest command ends its patience.
-    fn patience_ends(&self, patience: Duration) -> Option<u64> {
-        self.queue.borrow().owed.front().map(|owed| owed.sent.saturating_add(patience.as_nanos() as u64))
+    /// When the first patience ends, if a command is answered in `patience` from its beginning; `connect`: it has to
+    /// leave within this too.
+    fn patience_ends(&self, patience: Duration, connect: Option<Duration>) -> Option<u64> {
+        let queue = self.queue.borrow();
+        let answered = queue.oldest()?.saturating_add(patience.as_nanos() as u64);
+        let leaves = connect.and_then(|connect| {
+            let first = queue.owed.front()?;
+            Some(first.sent.saturating_add(connect.as_nanos() as u64))
+        });
+        Some(leaves.map_or(answered, |leaves| leaves.min(answered)))
     }
 }
 

@@ -19,7 +19,7 @@ pub struct Replicas {
 struct Known {
     list: Arc<[Replica]>,
     /// How long masters take to answer.
-    masters: Vec<(NodeId, Health)>,
+    masters: Vec<(NodeId, Arc<Health>)>,
     /// Numbers given to replicas that no cluster names.
     given: u32,
 }
@@ -35,6 +35,8 @@ pub struct Replica {
     pub address: Address,
     /// What the last poll has told.
     pub health: Arc<Health>,
+    /// And of its master.
+    pub master_health: Arc<Health>,
 }
 
 /// How a node was found by the last poll.
@@ -85,18 +87,12 @@ impl Replicas {
         Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner).list)
     }
 
-    /// How long a master takes to answer, in nanoseconds; `u64::MAX` while that is not known.
-    pub fn round_trip_of(&self, master: NodeId) -> u64 {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.masters.iter().find(|(node, _)| *node == master).map_or(u64::MAX, |(_, health)| health.round_trip())
-    }
-
     /// A master has answered after so long; of those that are masters no more nothing is kept.
     pub fn master_answered(&self, master: NodeId, after: u64, masters: &[NodeId]) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         known.masters.retain(|(node, _)| masters.contains(node));
         if !known.masters.iter().any(|(node, _)| *node == master) {
-            known.masters.push((master, Health::default()));
+            known.masters.push((master, Arc::default()));
         }
         known.masters.iter().filter(|(node, _)| *node == master).for_each(|(_, health)| health.answered_after(after));
     }
@@ -118,9 +114,12 @@ impl Replicas {
                 NodeId(known.given)
             });
             let health = same.map(|old| Arc::clone(&old.health)).unwrap_or_default();
-            list.push(Replica { node, master, address, health });
+            let of_master = known.masters.iter().find(|(node, _)| *node == master);
+            let master_health = of_master.map(|(_, health)| Arc::clone(health)).unwrap_or_default();
+            list.push(Replica { node, master, address, health, master_health });
         }
-        let key = |replica: &Replica| (replica.node, replica.master);
+        // Who keeps a copy of the list sees what becomes of the health of those in it.
+        let key = |replica: &Replica| (replica.node, replica.master, Arc::as_ptr(&replica.master_health));
         let is_news = before.iter().map(key).ne(list.iter().map(key));
         known.list = list.into();
         is_news
@@ -139,6 +138,7 @@ mod tests {
     fn a_replica_keeps_its_number_and_what_is_known_of_it() {
         let replicas = Replicas::default();
         let master = NodeId(0);
+        replicas.master_answered(master, 700, &[master]);
         assert!(replicas.set(vec![(master, at(1), None), (master, at(2), None)]));
         let [one, two] = [0, 1].map(|i| replicas.list()[i].clone());
         assert_ne!((one.node, two.node), (master, master));
@@ -146,10 +146,18 @@ mod tests {
         two.health.set_caught_up(9);
         two.health.set_caught_up(8);
         assert!(!replicas.set(vec![(master, at(1), None), (master, at(2), None)]));
+        assert_eq!(one.master_health.round_trip(), 700);
+        replicas.master_answered(master, 0, &[master]);
+        assert_eq!(one.master_health.round_trip(), 700 - 700 / 8);
         assert!(replicas.set(vec![(master, at(2), None), (master, at(3), None)]));
         let list = replicas.list();
         assert_eq!((list[0].node, list[0].health.caught_up()), (two.node, 9));
         assert!(list[1].node != one.node && list[1].node != two.node, "no number is used again");
         assert_eq!((replicas.address(two.node), replicas.address(one.node)), (Some(at(2)), None));
+        // A master that was none for a while begins anew: whoever has a copy of the list is told.
+        replicas.master_answered(NodeId(9), 1, &[NodeId(9)]);
+        replicas.master_answered(master, 40, &[master]);
+        assert!(replicas.set(vec![(master, at(2), None), (master, at(3), None)]));
+        assert_eq!(replicas.list()[0].master_health.round_trip(), 40);
     }
 }

@@ -104,30 +104,26 @@ impl<T> Driver<T> {
     /// lane must be given up as silent. On a connection their places stay, as what `late` leaves there;
     /// without one they are taken back, unsent.
     pub fn overdue(&mut self, now: u64, mut late: impl FnMut(&mut T)) -> bool {
+        let patience = self.lane.limits.command_timeout.as_nanos() as u64;
+        let overdue = |since: u64| now.saturating_sub(since) >= patience;
         let Phase::Up(link) = &self.phase else {
-            let patience = self.patience();
-            for mut owed in self.lane.queue.borrow_mut().take_back(now, patience.as_nanos() as u64) {
+            let connect = self.lane.limits.connect_timeout.as_nanos() as u64;
+            let has_to_go = |owed: &Owed<T>| overdue(owed.since) || now.saturating_sub(owed.sent) >= connect;
+            for mut owed in self.lane.queue.borrow_mut().take_back(has_to_go) {
                 late(&mut owed.waiter);
             }
             return false;
         };
-        let patience = self.lane.limits.command_timeout.as_nanos() as u64;
-        let overdue = |since: u64| now.saturating_sub(since) >= patience;
         let mut queue = self.lane.queue.borrow_mut();
         let silent = queue.owed.front().is_some_and(|front| overdue(front.sent)) && overdue(link.last_read);
         if silent && on(Rule::SilenceClosesLane) {
             return true;
         }
-        let mut waiters: Vec<&mut T> = Vec::new();
-        for owed in queue.owed.iter_mut().take_while(|owed| overdue(owed.sent)) {
-            waiters.push(&mut owed.waiter);
-        }
-        let given_up = waiters.len();
-        for waiter in waiters {
-            late(waiter);
+        for owed in queue.owed.iter_mut().filter(|owed| overdue(owed.since)) {
+            late(&mut owed.waiter);
         }
         if !on(Rule::TombstonesStay) {
-            queue.owed.drain(..given_up);
+            queue.owed.retain(|owed| !overdue(owed.since));
         }
         false
     }
@@ -151,7 +147,7 @@ impl<T> Driver<T> {
 
     /// After `Event::Unreachable`: everything queued, if waiting for another attempt makes no sense.
     pub fn give_up(&mut self) -> Vec<Owed<T>> {
-        self.lane.queue.borrow_mut().take_back(u64::MAX, 0)
+        self.lane.queue.borrow_mut().take_back(|_| true)
     }
 
     /// Ends the connection at once: what is on its way there must not follow newer commands.
@@ -274,7 +270,9 @@ impl<T> Driver<T> {
             let idle = self.used.saturating_add(self.lane.limits.idle_timeout.as_nanos() as u64);
             // Late places stay where they are: they are complained of once in a quarter of the patience.
             let again = self.complained.saturating_add(self.patience().as_nanos() as u64 / 4);
-            let due = self.lane.patience_ends(self.patience()).map_or(idle, |due| due.max(again));
+            let connect = (!matches!(self.phase, Phase::Up(_))).then_some(self.lane.limits.connect_timeout);
+            let ends = self.lane.patience_ends(self.lane.limits.command_timeout, connect);
+            let due = ends.map_or(idle, |due| due.max(again));
             let armed = self.armed.unwrap_or(u64::MAX);
             if due < armed {
                 let wait = Duration::from_nanos(due.saturating_sub(boottime()));

@@ -1,7 +1,8 @@
 //! What a lane has queued: its commands' bytes, and who is owed which reply.
 //!
-//! *Invariant:* the owed stand in the order of their bytes; a group is taken back or kept whole. Where commands may
-//! have to be sent again elsewhere, their bytes are kept until they are answered.
+//! *Invariant:* the owed stand in the order of their bytes, and so of when they were queued here, but not of when their
+//! patience began; a group is taken back or kept whole. Where commands may have to be sent again elsewhere, their bytes are
+//! kept until they are answered.
 
 use std::collections::VecDeque;
 
@@ -25,6 +26,8 @@ pub(super) struct Queue<T> {
     pub sent: u64,
     /// Who is owed a reply.
     pub owed: VecDeque<Owed<T>>,
+    /// Of those who came from elsewhere, order and beginning of all that no later one is older than: ascending.
+    again: VecDeque<(u64, u64)>,
 }
 
 // === impl Queue ===
@@ -32,15 +35,32 @@ pub(super) struct Queue<T> {
 impl<T> Queue<T> {
     /// Nothing queued yet.
     pub fn new(keeps: bool) -> Queue<T> {
-        let owed = VecDeque::new();
-        Queue { out: BytesMut::new(), kept: 0, keeps, queued: 0, written: 0, sent: 0, owed }
+        let (owed, again) = (VecDeque::new(), VecDeque::new());
+        Queue { out: BytesMut::new(), kept: 0, keeps, queued: 0, written: 0, sent: 0, owed, again }
     }
 
     /// Appends one command of a group.
     pub fn add(&mut self, request: &[u8], owed: Owed<T>) {
         self.out.extend_from_slice(request);
         self.queued += request.len() as u64;
+        if owed.since < owed.sent {
+            self.note_again(owed.order, owed.since);
+        }
         self.owed.push_back(owed);
+    }
+
+    fn note_again(&mut self, order: u64, since: u64) {
+        while self.again.back().is_some_and(|(_, younger)| *younger >= since) {
+            self.again.pop_back();
+        }
+        self.again.push_back((order, since));
+    }
+
+    /// When the patience began that ends first; `None`: nobody is owed anything.
+    pub fn oldest(&self) -> Option<u64> {
+        let first = self.owed.front()?;
+        let again = self.again.iter().find(|(order, _)| *order >= first.order);
+        Some(again.map_or(first.since, |(_, since)| first.since.min(*since)))
     }
 
     /// Bytes not yet written.
@@ -61,6 +81,10 @@ impl<T> Queue<T> {
 
     /// Lets go of the bytes of what has been answered.
     pub fn trim(&mut self) {
+        let first = self.owed.front().map_or(u64::MAX, |owed| owed.order);
+        while self.again.front().is_some_and(|(answered, _)| *answered < first) {
+            self.again.pop_front();
+        }
         if self.kept == 0 {
             return;
         }
@@ -91,9 +115,30 @@ impl<T> Queue<T> {
         written
     }
 
-    /// Takes back the owed, none of them written, that have waited for `patience` at `now`.
-    pub fn take_back(&mut self, now: u64, patience: u64) -> Vec<Owed<T>> {
-        self.take_back_while(|owed| now.saturating_sub(owed.sent) >= patience)
+    /// Takes back the owed, none of them written, of which this holds, wherever they stand; of a group all or none.
+    pub fn take_back(&mut self, holds: impl Fn(&Owed<T>) -> bool) -> Vec<Owed<T>> {
+        if !self.owed.iter().any(&holds) {
+            return Vec::new();
+        }
+        let (mut taken, mut group) = (Vec::new(), Vec::new());
+        let mut all = self.take_back_requests().into_iter().peekable();
+        while let Some((owed, request)) = all.next() {
+            let of = owed.group;
+            group.push((owed, request));
+            if all.peek().is_some_and(|(next, _)| next.group == of) {
+                continue;
+            }
+            if group.iter().all(|(owed, _)| holds(owed)) {
+                taken.extend(group.drain(..).map(|(owed, _)| owed));
+                continue;
+            }
+            let begin = self.queued;
+            for (owed, request) in group.drain(..) {
+                let at = self.queued;
+                self.add(&request, Owed { group: begin, at, ..owed });
+            }
+        }
+        taken
     }
 
     /// Takes back the first of the owed, none of them written, of which this holds; of a group all or none.
@@ -110,6 +155,7 @@ impl<T> Queue<T> {
 
     /// Takes back all of the owed, none of them written, with their requests.
     pub fn take_back_requests(&mut self) -> Vec<(Owed<T>, Bytes)> {
+        self.again.clear();
         let mut out = std::mem::take(&mut self.out).freeze();
         out.advance(std::mem::take(&mut self.kept));
         self.written = self.queued;
@@ -142,10 +188,13 @@ mod tests {
         let mut queue = Queue::new(false);
         let mut next = 0;
         for &commands in groups {
-            let (group, sent) = (queue.queued, next);
+            let (group, sent, since) = (queue.queued, next, next);
             for _ in 0..commands {
                 let at = queue.queued;
-                queue.add(format!("command {next:02}").as_bytes(), Owed { waiter: next, sent, order: next, group, at });
+                queue.add(
+                    format!("command {next:02}").as_bytes(),
+                    Owed { waiter: next, sent, since, order: next, group, at },
+                );
                 next += 1;
             }
         }
@@ -176,11 +225,43 @@ mod tests {
     #[test]
     fn those_who_have_waited_too_long_are_taken_back_with_their_bytes() {
         let mut queue = queue(&[1, 3, 2]);
-        assert_eq!(waiters(queue.take_back(10, 9)), [0, 1, 2, 3]);
+        assert_eq!(waiters(queue.take_back(|owed| owed.sent <= 1)), [0, 1, 2, 3]);
         assert_eq!(queue.out, "command 04command 05");
-        assert!(queue.take_back(10, 9).is_empty());
-        assert_eq!(waiters(queue.take_back(u64::MAX, 0)), [4, 5]);
+        assert!(queue.take_back(|owed| owed.sent <= 1).is_empty());
+        assert_eq!(waiters(queue.take_back(|_| true)), [4, 5]);
         assert!(queue.out.is_empty() && queue.written == queue.queued);
+    }
+
+    /// Whoever has come from elsewhere stands behind others whose patience began later.
+    #[test]
+    fn those_who_have_waited_too_long_are_taken_back_from_between_the_others() {
+        let mut queue = queue(&[1, 2, 1, 2]);
+        queue.owed.iter_mut().filter(|owed| matches!(owed.waiter, 1 | 2 | 5)).for_each(|owed| owed.since = 0);
+        assert_eq!(waiters(queue.take_back(|owed| owed.since == 0 && owed.sent > 0)), [1, 2], "of a group all or none");
+        assert_eq!(queue.out, "command 00command 03command 04command 05");
+        assert!(queue.split_written().is_empty());
+        write(&mut queue, 25);
+        assert_eq!(waiters(queue.split_written()), [0, 3, 4, 5]);
+        assert!(queue.out.is_empty() && queue.written == queue.queued);
+    }
+
+    #[test]
+    fn the_patience_that_ends_first_is_that_of_who_has_waited_longest_here_and_elsewhere() {
+        let mut queue = Queue::new(false);
+        assert_eq!(queue.oldest(), None);
+        let beginnings = [10, 11, 5, 13, 3, 4, 16, 9];
+        for (order, since) in (0..).zip(beginnings) {
+            let at = queue.queued;
+            queue.add(b"PING", Owed { waiter: order, sent: 10 + order, since, order, group: at, at });
+        }
+        while !queue.owed.is_empty() {
+            let least = queue.owed.iter().map(|owed| owed.since).min();
+            assert_eq!(queue.oldest(), least);
+            queue.owed.pop_front();
+            queue.trim();
+            assert!(queue.again.len() <= queue.owed.len());
+        }
+        assert_eq!((queue.oldest(), queue.again.len()), (None, 0));
     }
 
     #[test]

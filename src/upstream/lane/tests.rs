@@ -96,6 +96,35 @@ async fn a_node_that_is_left_is_waited_for_no_longer() {
     assert_eq!((lane.state(), driver.backoff.failures()), (State::Idle, 0));
 }
 
+/// A command that was turned away elsewhere stands behind those that have come here before it, and has waited for longer.
+#[tokio::test]
+async fn the_patience_of_who_has_been_elsewhere_ends_when_it_would_have_there() {
+    let (lane, mut driver, _ends) = lane(Duration::from_secs(60));
+    comes_up(&lane, &mut driver).await;
+    let (now, patience) = (boottime(), 60_000_000_000);
+    lane.add(0, now, b"PING", ());
+    lane.add_again(4, now, now - patience, b"PING", ());
+    let in_time = tokio::time::timeout(Duration::from_secs(30), driver.next()).await;
+    assert!(matches!(in_time, Ok(Event::Overdue)));
+    let late = Cell::new(0);
+    assert!(!driver.overdue(boottime(), |()| late.set(late.get() + 1)));
+    assert_eq!(late.get(), 1);
+}
+
+#[tokio::test]
+async fn a_lane_is_not_silent_towards_who_has_waited_elsewhere() {
+    let (lane, mut driver, _ends) = lane(Duration::from_secs(60));
+    comes_up(&lane, &mut driver).await;
+    let (begun, patience) = (boottime(), 60_000_000_000);
+    // Nothing was read for so long because nothing was asked.
+    let now = begun + 2 * patience;
+    lane.add_again(0, now - 1, now - patience, b"PING", ());
+    let late = Cell::new(0);
+    assert!(!driver.overdue(now, |()| late.set(late.get() + 1)));
+    assert_eq!(late.get(), 1);
+    assert!(driver.overdue(now + patience, |()| ()), "now it is");
+}
+
 #[tokio::test]
 async fn a_connection_closed_for_want_of_use_is_no_failure() {
     let (lane, mut driver, _ends) = lane(Duration::from_millis(1));

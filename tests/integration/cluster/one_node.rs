@@ -117,6 +117,34 @@ fn a_client_on_a_connection_of_its_own_is_told_the_same() {
     assert_eq!(listener.line("CLUSTER MYID"), client.line("CLUSTER MYID"));
 }
 
+/// Queued, they would be answered by a real node.
+#[test]
+fn what_tells_of_the_nodes_spoils_a_transaction() {
+    let cluster = Cluster::start(Kind::Redis, 3, 0);
+    let sidecar = Sidecar::start(&cluster, PATIENT);
+    let mut client = sidecar.conn();
+    let is_refused = |reply: &V, name: &str| {
+        let text = format!("ERR sidecache: '{name}' is not possible in a transaction");
+        assert!(matches!(reply, V::Error(error) if error.starts_with(&text)), "{reply:?}");
+    };
+    let names = ["cluster slots", "cluster nodes", "cluster shards", "cluster myid", "readonly"];
+    for (at, name) in names.into_iter().enumerate() {
+        let line = name.to_uppercase();
+        // In one write or line by line, with the node known already or not.
+        let lines = if at % 2 == 0 { vec!["MULTI", &line, "EXEC"] } else { vec!["MULTI", "SET k 1", &line, "EXEC"] };
+        let together = client.pipeline(&lines);
+        let apart: Vec<V> = lines.iter().map(|line| client.line(line)).collect();
+        for replies in [together, apart] {
+            is_refused(&replies[lines.len() - 2], name);
+            let end = &replies[lines.len() - 1];
+            assert!(matches!(end, V::Error(error) if error.starts_with("EXECABORT ")), "{end:?}");
+        }
+    }
+    assert_eq!(client.line("EXISTS k"), V::Int(0));
+    let slot = client.line("CLUSTER KEYSLOT k");
+    assert_eq!(client.pipeline(&["MULTI", "CLUSTER KEYSLOT k", "EXEC"])[2], V::Array(vec![slot]));
+}
+
 #[test]
 fn the_client_of_a_unix_socket_is_sent_where_it_is() {
     let cluster = Cluster::start(Kind::Redis, 3, 0);

@@ -67,6 +67,45 @@ fn a_write_that_waits_is_given_up_when_a_later_one_was_executed() {
     });
 }
 
+/// A reply so large that it is passed on in pieces, which is done before it is whole.
+fn large() -> String {
+    "x".repeat(8 << 20)
+}
+
+/// What the old owner still says of a key is too old once the writes before have been done.
+#[test]
+fn a_read_with_a_large_reply_is_asked_again_behind_the_write_that_waits() {
+    half_moved(|cluster, client, [moved, there], moving| {
+        assert_eq!(cluster.node(0).conn().ask(&["SET", there, &large()]), ok());
+        let read = cluster.node(0).calls("get");
+        send(client, &[&format!("MSET {moved} 1 {there} 1"), &format!("GET {there}")]);
+        eventually("it is read where it was", || cluster.node(0).calls("get") > read);
+        client.nothing_for(Duration::from_millis(100));
+        while moving.keys(10) > 0 {}
+        moving.finish();
+        assert_eq!(client.value(), ok());
+        let seen = client.value();
+        assert!(seen == V::bulk("1"), "{} bytes", seen.text().len());
+    });
+}
+
+/// As with any write: what waits before it would now follow it.
+#[test]
+fn a_write_that_waits_is_given_up_when_a_later_one_has_a_large_reply() {
+    half_moved(|cluster, client, [moved, there], moving| {
+        assert_eq!(cluster.node(0).conn().ask(&["SET", there, &large()]), ok());
+        send(client, &[&format!("MSET {moved} 1 {there} 1"), &format!("GETSET {there} 2")]);
+        let mut direct = cluster.node(0).conn();
+        eventually("the second is executed", || direct.line(&format!("GET {there}")) == V::bulk("2"));
+        let [first, second] = [client.value(), client.value()];
+        assert!(matches!(&first, V::Error(text) if text.starts_with("TRYAGAIN ")), "{first:?}");
+        assert!(second == V::bulk(large()), "{} bytes", second.text().len());
+        while moving.keys(10) > 0 {}
+        moving.finish();
+        assert_eq!([at_importer(cluster, moved), at_importer(cluster, there)], [V::bulk("0"), V::bulk("2")]);
+    });
+}
+
 /// Of another slot, it may be: a transaction waits for the end of its slot's move and is executed then.
 #[test]
 fn what_waits_is_not_given_up_for_what_is_done_in_another_slot() {

@@ -107,7 +107,8 @@ fn differences(row: &Row) -> String {
     let refusal = Policy::default().refusal(row, &NO_ARGS).map(|refusal| refusal.reason);
     let told = DIFFERENCES.iter().find(|(name, ..)| *name == row.name).map(|&(_, _, what)| what);
     let not_followed = is_not_followed(row).then_some(NOT_FOLLOWED);
-    [refusal, told, not_followed].into_iter().flatten().collect::<Vec<_>>().join("; ")
+    let shows = row.tells_of_nodes().then_some("before a cluster refused in transactions");
+    [refusal, told, not_followed, shows].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 fn left_out(how: How) -> &'static str {

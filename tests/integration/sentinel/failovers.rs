@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use super::load::Load;
-use super::{PATIENT, allow_loss};
-use crate::support::{Kind, Sentinels, Sidecar, eventually};
+use super::{PATIENT, allow_loss, hits};
+use crate::support::wait::in_the_end;
+use crate::support::{Kind, Sentinels, Sidecar, V, eventually};
 
 /// How the old master goes.
 #[derive(Clone, Copy, Debug)]
@@ -85,4 +86,48 @@ fn a_valkey_master_falls_silent() {
 #[test]
 fn a_valkey_master_is_changed_by_command() {
     the_master_goes(Kind::Valkey, How::Command);
+}
+
+/// The first master is the master again: what it says counts as if it had never been left, and nothing of before does.
+#[test]
+fn a_failover_is_undone() {
+    let all = Sentinels::start(Kind::Redis);
+    assert_eq!(all.server(2).outside("CONFIG SET replica-priority 0"), V::Simple("OK".into()));
+    in_the_end("no Sentinel will choose the third server", || {
+        (0..3).all(|at| {
+            let replicas = all.sentinel(at).conn().line("SENTINEL REPLICAS mymaster");
+            replicas.items().iter().any(|replica| replica.field("slave-priority") == Some(&V::bulk("0")))
+        })
+    });
+    let sidecar = Sidecar::start(&all, PATIENT);
+    allow_loss(&sidecar);
+    let load = Load::start(&sidecar);
+    let mut client = sidecar.conn();
+    let mut warm = |value: &str| {
+        in_the_end("it is a hit", || {
+            let before = hits(&sidecar);
+            client.line("GET k") == V::bulk(value) && hits(&sidecar) > before
+        });
+    };
+    let mut writer = sidecar.conn();
+    let mut write = |value: &str| in_the_end("it is written", || writer.line(&format!("SET k {value}")) == ok());
+    write("1");
+    warm("1");
+    for (master, value) in [(1, "2"), (0, "3")] {
+        assert_eq!(all.fail_over(), master);
+        load.go_on();
+        write(value);
+        // Served from the cache, and kept right by this master's pushes.
+        warm(value);
+        let outside = format!("{value}0");
+        all.server(master).outside(&format!("SET k {outside}"));
+        warm(&outside);
+        all.await_replicas_of(master);
+    }
+    let changes = sidecar.metric("sidecache_topology_changes_total");
+    load.end(changes as usize, all.server(0));
+}
+
+fn ok() -> V {
+    V::Simple("OK".into())
 }
