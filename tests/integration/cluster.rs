@@ -4,6 +4,7 @@ mod moves;
 mod news;
 mod one_node;
 mod overtaking;
+mod promoted;
 mod replicas;
 mod spread;
 mod staleness;
