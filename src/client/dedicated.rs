@@ -90,6 +90,8 @@ impl Checked {
         let room = self.expected.len() < UNDER_WAY_MAX && self.connection.unwritten() < UNWRITTEN_MAX;
         // A WATCH may have to go elsewhere by itself.
         let waits = self.held || self.elsewhere.possible && self.standing.begins_to_watch();
+        // What is to be sent again elsewhere comes before what stands behind it.
+        let waits = waits || self.elsewhere.goes_on();
         room && !self.once && !waits && !self.standing.may_end()
     }
 

@@ -6,6 +6,7 @@ mod one_node;
 mod overtaking;
 mod promoted;
 mod replicas;
+mod spoken;
 mod spread;
 mod staleness;
 

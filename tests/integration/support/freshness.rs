@@ -74,8 +74,14 @@ impl Fresh {
         conn.set_patience(LONG_PATIENCE);
         self.clients.push(std::thread::spawn(move || {
             let mut wrong = Vec::new();
+            let mut goes_on = false;
             while !ends.load(Ordering::SeqCst) {
+                let before = wrong.len();
                 work(&mut conn, &mut wrong);
+                let is_wrong = wrong.len() > before;
+                // What goes on being wrong is one thing.
+                wrong.truncate(before + usize::from(is_wrong && !goes_on));
+                goes_on = is_wrong;
                 rounds.fetch_add(1, Ordering::SeqCst);
                 std::thread::yield_now();
             }
@@ -90,7 +96,8 @@ impl Fresh {
         in_the_end("the clients are answered", || self.rounds.load(Ordering::SeqCst) >= wanted);
     }
 
-    /// Ends it, and gives what was wrong: errors, and what was too old.
+    /// Ends it, and gives what was wrong: errors, and what was too old. What was wrong several times in a row for one client
+    /// is told once.
     #[track_caller]
     pub fn end(self) -> Vec<String> {
         self.ends.store(true, Ordering::SeqCst);
