@@ -233,13 +233,12 @@ impl Connection {
 impl Connection {
     /// Goes on until the connection's state is plain again and nothing is owed.
     async fn converse(&mut self, checked: &mut Checked) -> Result<(), Over> {
-        loop {
+        // What stands behind its end is none of its own any more, and may be another node's.
+        while !(checked.expected.is_empty() && checked.standing.is_plain()) {
             self.feed(checked).await?;
-            if checked.expected.is_empty() && checked.standing.is_plain() {
-                return Ok(());
-            }
             self.go_on(checked).await?;
         }
+        Ok(())
     }
 
     /// Does what comes next: upstream's reply, more bytes of the client, its end, or the end of patience.

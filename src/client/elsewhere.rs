@@ -37,6 +37,8 @@ const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 pub(super) struct Elsewhere {
     /// Whether there is anywhere else.
     pub possible: bool,
+    /// How many commands have been said.
+    commands: u32,
     /// Whom this one is with.
     address: Option<Address>,
     /// Everything said since MULTI, while that is short.
@@ -85,6 +87,7 @@ impl Elsewhere {
 
     /// A command is sent.
     fn note(&mut self, row: Option<&'static Row>, args: &Args<'_>, in_multi: bool) {
+        self.commands = self.commands.saturating_add(1);
         if !in_multi {
             if let Some(row) = row.filter(|row| row.name == "watch") {
                 row.each_key(args, |key| self.watched = Some(key_slot(key)));
@@ -156,7 +159,9 @@ impl Connection {
             checked.elsewhere.spoilt.get_or_insert_with(|| TurnedAway { next, error: error() });
             return Verdict::Instead(b"+QUEUED\r\n".to_vec());
         }
-        let alone = checked.expected.is_empty() && !checked.standing.in_multi() && !checked.standing.is_watching();
+        // Only what the conversation was begun for is begun again elsewhere.
+        let is_first = checked.elsewhere.commands == 1;
+        let alone = is_first && !checked.standing.in_multi() && !checked.standing.is_watching();
         if alone {
             checked.elsewhere.away = Some(TurnedAway { next, error: error() });
             return Verdict::Drop;

@@ -48,6 +48,23 @@ fn its_exec_at_valkey_is_followed_by_what_stands_behind_it() {
     its_exec_is_followed_by_what_stands_behind_it(Kind::Valkey);
 }
 
+/// What stands behind EXEC is none of the conversation's: it goes where it belongs.
+#[test]
+fn what_stands_behind_its_exec_is_another_node_s() {
+    let cluster = Cluster::start(Kind::Redis, 3, 0);
+    let sidecar = Sidecar::start(&cluster, PATIENT);
+    let [a, b] = [0, 1].map(|at| cluster.key_on(at, "k"));
+    let mut client = sidecar.conn();
+    for guard in [false, true] {
+        if guard {
+            assert_eq!(client.line(&format!("WATCH {a}")), ok());
+        }
+        assert_eq!([client.line("MULTI"), client.line(&format!("SET {a} 1"))], [ok(), queued()]);
+        let replies = client.pipeline(&["EXEC", &format!("STRLEN {b}"), &format!("SET {b} 1"), &format!("DEL {b}")]);
+        assert_eq!(replies, [V::Array(vec![ok()]), V::Int(0), ok(), V::Int(1)]);
+    }
+}
+
 /// Nobody can tell whether what is watched has changed: it fails, as if it had, and the next begins afresh.
 fn guarded_it_fails(kind: Kind) {
     moved_since(kind, &["WATCH KEY", "MULTI", "SET KEY 1"], |cluster, mut client, key| {
