@@ -90,6 +90,8 @@ impl Checked {
         let room = self.expected.len() < UNDER_WAY_MAX && self.connection.unwritten() < UNWRITTEN_MAX;
         // A WATCH may have to go elsewhere by itself.
         let waits = self.held || self.elsewhere.possible && self.standing.begins_to_watch();
+        // What is to be sent again elsewhere comes before what stands behind it.
+        let waits = waits || self.elsewhere.goes_on();
         room && !self.once && !waits && !self.standing.may_end()
     }
 
@@ -233,13 +235,12 @@ impl Connection {
 impl Connection {
     /// Goes on until the connection's state is plain again and nothing is owed.
     async fn converse(&mut self, checked: &mut Checked) -> Result<(), Over> {
-        loop {
+        // What stands behind its end is none of its own any more, and may be another node's.
+        while !(checked.expected.is_empty() && checked.standing.is_plain()) {
             self.feed(checked).await?;
-            if checked.expected.is_empty() && checked.standing.is_plain() {
-                return Ok(());
-            }
             self.go_on(checked).await?;
         }
+        Ok(())
     }
 
     /// Does what comes next: upstream's reply, more bytes of the client, its end, or the end of patience.

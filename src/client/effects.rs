@@ -52,6 +52,10 @@ pub struct Standing {
     subscribing: u32,
 }
 
+/// The errors of EXEC that end a transaction, as an array and a null do: it was not executed, and is forgotten.
+const ENDS_TRANSACTION: [&[u8]; 6] =
+    [b"-EXECABORT ", b"-MOVED ", b"-ASK ", b"-TRYAGAIN ", b"-CLUSTERDOWN ", b"-CROSSSLOT "];
+
 // === impl Standing ===
 
 impl Standing {
@@ -213,9 +217,9 @@ impl Standing {
             }
             Effect::Exec => {
                 self.ending = false;
-                // An array, a null and EXECABORT end the transaction. Other errors ("EXEC without MULTI") change
-                // nothing, what is watched stays so.
-                if failed && !piece.bytes.get(piece.start..).unwrap_or_default().starts_with(b"-EXECABORT") {
+                // Other errors ("EXEC without MULTI") change nothing, what is watched stays so.
+                let error = piece.bytes.get(piece.start..).unwrap_or_default();
+                if failed && !ENDS_TRANSACTION.iter().any(|code| error.starts_with(code)) {
                     return None;
                 }
                 // Its confirmations stand in EXEC's reply: what is subscribed now is not followed.

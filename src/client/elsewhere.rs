@@ -23,7 +23,7 @@ use crate::protocol::{Args, Parsed, RequestParser};
 use crate::telemetry::labels::{Class, Outcome};
 use crate::upstream::connection::Piece;
 use crate::upstream::dedicated::PoolKind;
-use crate::upstream::slots::key_slot;
+use crate::upstream::slots::{key_slot, redirect};
 use crate::upstream::topology::NodeId;
 
 /// A longer transaction is not kept to be sent again.
@@ -37,11 +37,15 @@ const ASKING: &[u8] = b"*1\r\n$6\r\nASKING\r\n";
 pub(super) struct Elsewhere {
     /// Whether there is anywhere else.
     pub possible: bool,
+    /// How many commands have been said.
+    commands: u32,
     /// Whom this one is with.
     address: Option<Address>,
     /// Everything said since MULTI, while that is short.
     said: Option<BytesMut>,
     first_key: Option<Bytes>,
+    /// The slot of the keys that are watched.
+    watched: Option<u16>,
     /// Whether the transaction's keys lie in several slots.
     crosses_slots: bool,
     /// A command of the transaction has been turned away.
@@ -80,9 +84,18 @@ pub(super) struct Try {
 // === impl Elsewhere ===
 
 impl Elsewhere {
+    /// Whether what the conversation was for, or the transaction in it, is to be sent again elsewhere.
+    pub(super) fn goes_on(&self) -> bool {
+        self.away.is_some() || self.again.is_some()
+    }
+
     /// A command is sent.
     fn note(&mut self, row: Option<&'static Row>, args: &Args<'_>, in_multi: bool) {
+        self.commands = self.commands.saturating_add(1);
         if !in_multi {
+            if let Some(row) = row.filter(|row| row.name == "watch") {
+                row.each_key(args, |key| self.watched = Some(key_slot(key)));
+            }
             let begins = row.is_some_and(|row| row.name == "multi");
             self.said = begins.then(|| BytesMut::from(args.raw));
             (self.first_key, self.crosses_slots, self.spoilt) = (None, false, None);
@@ -148,10 +161,11 @@ impl Connection {
 
     /// What becomes of a reply, which may say that the command belongs elsewhere.
     pub(super) fn judge(&self, checked: &mut Checked, expect: &Expect, piece: &Piece) -> Verdict {
-        let Some(error) = piece.error_line().filter(|_| checked.elsewhere.possible && !expect.is_swallowed()) else {
+        let Some(error_line) = piece.error_line().filter(|_| checked.elsewhere.possible && !expect.is_swallowed())
+        else {
             return Verdict::Pass;
         };
-        let next = self.worker.next_of(checked.elsewhere.address.as_ref(), error);
+        let next = self.worker.next_of(checked.elsewhere.address.as_ref(), error_line);
         let error = || without_redirect(piece.bytes.get(piece.start..).unwrap_or_default());
         if expect.effect == Effect::Exec {
             let away = checked.elsewhere.spoilt.take().or(next.map(|next| TurnedAway { next, error: error() }));
@@ -162,12 +176,18 @@ impl Connection {
             checked.elsewhere.spoilt.get_or_insert_with(|| TurnedAway { next, error: error() });
             return Verdict::Instead(b"+QUEUED\r\n".to_vec());
         }
-        let alone = checked.expected.is_empty() && !checked.standing.in_multi() && !checked.standing.is_watching();
+        // Only what the conversation was begun for is begun again elsewhere.
+        let is_first = checked.elsewhere.commands == 1;
+        let alone = is_first && !checked.standing.in_multi() && !checked.standing.is_watching();
         if alone {
             checked.elsewhere.away = Some(TurnedAway { next, error: error() });
             return Verdict::Drop;
         }
         match next {
+            // The slot of what is watched has moved: nobody can tell any more whether that has changed. EXEC will fail.
+            Next::Node(..) if redirect(error_line).is_some_and(|to| checked.elsewhere.watched == Some(to.slot)) => {
+                Verdict::Instead(error().to_vec())
+            }
             // Its connection is another node's, whose keys are watched.
             Next::Node(..) => Verdict::Instead(self.failed(&Error::CrossSlot)),
             Next::Later => Verdict::Pass,

@@ -93,13 +93,14 @@ impl Worker {
         let address = self.address_of(node).ok_or_else(|| PoolError::Unknown(self.settings.topology.to_string()))?;
         let mut pools = account.pools.borrow_mut();
         pools.retain(|(of, pools)| *of != node || stays(pools, Some(&address)));
-        if let Some((_, found)) = pools.iter().find(|(of, _)| *of == node) {
+        // Those of a node that has changed sides since serve out who uses them.
+        let readonly = self.settings.is_replica(node);
+        if let Some((_, found)) = pools.iter().find(|(of, pools)| *of == node && pools.is_readonly() == readonly) {
             return Ok(Rc::clone(found));
         }
         let given = account.identity.clone();
         let credentials = given.map_or_else(|| self.settings.credentials.clone(), Credentials::from);
-        let opened =
-            Rc::new(Dedicated::new(address, self.settings.is_replica(node), &credentials, &self.settings.upstream));
+        let opened = Rc::new(Dedicated::new(address, readonly, &credentials, &self.settings.upstream));
         pools.push((node, Rc::clone(&opened)));
         Ok(opened)
     }

@@ -55,7 +55,7 @@ pub enum Waiter {
     OwnFence(Rc<Hold>),
     /// Proof that upstream is alive.
     Heartbeat,
-    /// The answer to ASKING, which means nothing.
+    /// The answer to ASKING, READONLY or READWRITE, which means nothing.
     Asking,
     /// Its patience is over and it has been told so; the late reply is swallowed, its keys bumped.
     Tombstone(After),
@@ -132,6 +132,8 @@ pub struct TrackedLane {
     pub fencing: Cell<bool>,
     /// Whom the next fence is for.
     pub next_fence: RefCell<Vec<Rc<Hold>>>,
+    /// Whether its connection reads from the node even if that is a replica.
+    pub readonly: Rc<Cell<bool>>,
     /// Where its connection goes, or went.
     pub address: Rc<RefCell<Option<Address>>>,
     /// What the handshake told.

@@ -68,8 +68,9 @@ impl Worker {
         let given = self.account_at(identity).and_then(|account| account.identity.clone());
         let credentials = given.map_or_else(|| settings.credentials.clone(), Credentials::from);
         let (kill, address) = (Rc::<RefCell<Option<GivenUp>>>::default(), Rc::<RefCell<Option<Address>>>::default());
-        let (kills, goes) = (Rc::clone(&kill), Rc::clone(&address));
-        let connect = connecting(Arc::clone(settings), node, credentials, db, kills, goes);
+        let readonly = Rc::<Cell<bool>>::default();
+        let told = Told { kill: Rc::clone(&kill), goes: Rc::clone(&address), readonly: Rc::clone(&readonly) };
+        let connect = connecting(Arc::clone(settings), node, credentials, db, told);
         let number = self.next_lane.get();
         self.next_lane.set(number + 1);
         let backoff = Backoff::new(upstream.backoff_min, upstream.backoff_max, boottime() ^ u64::from(number) << 32);
@@ -82,6 +83,7 @@ impl Worker {
             db,
             fencing: Cell::new(false),
             next_fence: RefCell::default(),
+            readonly,
             address,
             ready: RefCell::default(),
             trouble: RefCell::default(),
@@ -166,20 +168,25 @@ impl Worker {
     }
 }
 
-/// How a lane gets its connections: the name is resolved and the password read anew each time.
-fn connecting(
-    settings: Arc<Settings>,
-    node: NodeId,
-    credentials: Credentials,
-    db: u32,
+/// What a lane and its connector tell each other.
+struct Told {
+    /// The connection that the next one ends.
     kill: Rc<RefCell<Option<GivenUp>>>,
+    /// Where the connection goes.
     goes: Rc<RefCell<Option<Address>>>,
-) -> Connect {
+    /// Whether it is opened to read from a replica.
+    readonly: Rc<Cell<bool>>,
+}
+
+/// How a lane gets its connections: the name is resolved and the password read anew each time.
+fn connecting(settings: Arc<Settings>, node: NodeId, credentials: Credentials, db: u32, told: Told) -> Connect {
     Box::new(move || {
         let (settings, credentials) = (Arc::clone(&settings), credentials.clone());
         let address = settings.address_of(node);
-        goes.replace(address.clone());
-        let kill = kill.borrow().as_ref().and_then(|given_up| given_up.id_at(address.as_ref()));
+        told.goes.replace(address.clone());
+        let readonly = settings.is_replica(node);
+        told.readonly.set(readonly);
+        let kill = told.kill.borrow().as_ref().and_then(|given_up| given_up.id_at(address.as_ref()));
         Box::pin(async move {
             let upstream = &settings.upstream;
             let address = address.ok_or(HandshakeError::Nowhere)?;
@@ -192,7 +199,7 @@ fn connecting(
                 resp3: true,
                 name: CLIENT_NAME,
                 purpose: Purpose::Lane { tracking: settings.cache.mode == Mode::Tracking },
-                readonly: settings.is_replica(node),
+                readonly,
                 kill,
             };
             let (ready, leftover) = handshake(&mut stream, &hello, upstream.connect_timeout).await?;

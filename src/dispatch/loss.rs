@@ -41,6 +41,8 @@ impl Worker {
         *lane.ready.borrow_mut() = Some(ready);
         *lane.trouble.borrow_mut() = None;
         lane.changed.notify_waiters();
+        // Its node may have changed sides while it connected.
+        self.change_sides(lane);
         self.publish_lanes();
     }
 

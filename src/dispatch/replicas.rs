@@ -7,12 +7,17 @@
 
 use std::rc::Rc;
 
-use super::lane::TrackedLane;
+use super::lane::{TrackedLane, Waiter};
 use super::session::Session;
 use super::worker::Worker;
 use crate::upstream::config::ReadFrom;
 use crate::upstream::replicas::Replica;
 use crate::upstream::topology::NodeId;
+
+/// What makes a replica of a cluster serve reads on a connection …
+const READONLY: &[u8] = b"*1\r\n$8\r\nREADONLY\r\n";
+/// … and not any more.
+const READWRITE: &[u8] = b"*1\r\n$9\r\nREADWRITE\r\n";
 
 /// What a client has written to one shard.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +63,22 @@ impl Worker {
     /// Looks at the list of replicas again.
     pub(super) fn replicas_changed(&self) {
         *self.replicas.borrow_mut() = self.settings.replicas.list();
+        let lanes: Vec<_> = self.lanes.borrow().iter().map(Rc::clone).collect();
+        lanes.iter().for_each(|lane| self.change_sides(lane));
+    }
+
+    /// Has a connection that was opened to a master read from the replica that this has become, and one that was opened to
+    /// a replica be told when its node is no master any more. Outside of a cluster replicas serve reads anyway.
+    pub(super) fn change_sides(&self, lane: &TrackedLane) {
+        let readonly = self.settings.is_replica(lane.node);
+        if !self.is_cluster() || !lane.queue.is_up() || lane.readonly.get() == readonly {
+            return;
+        }
+        let command = if readonly { READONLY } else { READWRITE };
+        // A full lane is tried again when the topology changes again.
+        if lane.queue.send(self.now(), command, Waiter::Asking).is_ok() {
+            lane.readonly.set(readonly);
+        }
     }
 
     fn choose(&self, session: &Session, master: NodeId) -> Option<NodeId> {

@@ -91,6 +91,7 @@ struct Pool {
 #[derive(Debug)]
 pub struct Dedicated {
     address: Address,
+    readonly: bool,
     left: watch::Sender<bool>,
     transactions: Pool,
     waiting: Pool,
@@ -319,6 +320,7 @@ impl Dedicated {
             waiting: pool(&config.waiting_pool, config.waiting_pool.max),
             control: pool(&control, CONTROL_MAX),
             address,
+            readonly,
             left,
         }
     }
@@ -346,6 +348,11 @@ impl Dedicated {
     /// Where the connections go.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Whether the connections read from a replica.
+    pub fn is_readonly(&self) -> bool {
+        self.readonly
     }
 
     fn pool(&self, kind: PoolKind) -> &Pool {

@@ -4,7 +4,9 @@ mod moves;
 mod news;
 mod one_node;
 mod overtaking;
+mod promoted;
 mod replicas;
+mod spoken;
 mod spread;
 mod staleness;
 

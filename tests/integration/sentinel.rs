@@ -4,6 +4,8 @@ mod away;
 mod failovers;
 mod leaving;
 mod load;
+mod promptness;
+mod replicas;
 
 use crate::support::{Kind, Sentinels, Sidecar, V, eventually};
 

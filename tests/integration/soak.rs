@@ -157,6 +157,7 @@ fn round(stage: &Stage, plan: &Plan, mix: Mix, number: usize, time: Duration, de
         conns: std::sync::Mutex::default(),
         ends: false.into(),
         max_staleness: BOUND,
+        lags: false,
         terrain: None,
     };
     let told = lay_out(&mut field, &mix, number);
@@ -217,6 +218,8 @@ fn round(stage: &Stage, plan: &Plan, mix: Mix, number: usize, time: Duration, de
         logs,
         threads: [2, 1],
         max_staleness: Time::try_from(BOUND.as_nanos()).unwrap(),
+        lag: 0,
+        moving: Vec::new(),
         upsets: Vec::new(),
     };
     Round { mix, history, phases, windows, calm: calm - before, all: all - before, loaded, settled, unsettled }

@@ -162,6 +162,7 @@ fn round(setting: &Setting, time: Duration, deck: &mut Deck<Fault>) -> (History,
         conns: std::sync::Mutex::default(),
         ends: false.into(),
         max_staleness: setting.bound,
+        lags: false,
         terrain: None,
     };
     let owners = lay_out(&mut field);
@@ -219,7 +220,8 @@ fn round(setting: &Setting, time: Duration, deck: &mut Deck<Fault>) -> (History,
     let (keys, conns) = (field.keys.into_inner().unwrap(), field.conns.into_inner().unwrap());
     logs.push(complaints.iter().map(|line| Event::Wrong("log", line.clone())).collect());
     let max_staleness = Time::try_from(setting.bound.as_nanos()).unwrap();
-    (History { keys, conns, logs, threads: [setting.threads, 1], max_staleness, upsets: Vec::new() }, phases, hits)
+    let (threads, moving, upsets) = ([setting.threads, 1], Vec::new(), Vec::new());
+    (History { keys, conns, logs, threads, max_staleness, lag: 0, moving, upsets }, phases, hits)
 }
 
 /// Faults in random order, again and again.
@@ -281,11 +283,16 @@ pub fn number(name: &str, otherwise: u64) -> u64 {
 
 /// The faults that TORTURE_FAULTS names, or all.
 fn named<F: Copy + std::fmt::Debug>(all: &[F]) -> Vec<F> {
+    let faults = those_named(all);
+    assert!(!faults.is_empty(), "TORTURE_FAULTS names none of {all:?}");
+    faults
+}
+
+/// As `named`; none of these may be.
+fn those_named<F: Copy + std::fmt::Debug>(all: &[F]) -> Vec<F> {
     let wanted = std::env::var("TORTURE_FAULTS").unwrap_or_default();
     let named = |fault: &F| wanted.is_empty() || wanted.split(',').any(|name| name == format!("{fault:?}"));
-    let faults: Vec<F> = all.iter().copied().filter(named).collect();
-    assert!(!faults.is_empty(), "TORTURE_FAULTS={wanted} names none of {all:?}");
-    faults
+    all.iter().copied().filter(named).collect()
 }
 
 #[test]

@@ -167,7 +167,8 @@ impl Asked {
         let gone = self.operation == Operation::Delete;
         let effect = if gone { Effect::Gone } else { Effect::Value(length) };
         let how = if gone { "DEL" } else { "SET" };
-        Write { key: self.key.id, version: self.version, effect, expires: self.expires, path, how, sent, fate }
+        let (key, version, expires, conn) = (self.key.id, self.version, self.expires, usize::MAX);
+        Write { key, version, effect, expires, path, conn, how, sent, fate }
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`resp`]: a blocking client that shows the bytes
 //! - [`link`]: a relay that delays, holds, swallows, cuts and resets
 //! - [`scripted`]: an upstream that answers as its script says, for orders that no real server can be made to show
+//! - [`freshness`]: clients that judge how old what they read was
 //! - [`documents`]: documents that are made of the code
 //! - [`wait`]: waiting for a condition, with patience
 //!
@@ -15,6 +16,7 @@
 pub mod cluster;
 #[path = "../../../src/telemetry/test_docs.rs"]
 pub mod documents;
+pub mod freshness;
 pub mod link;
 pub mod port;
 pub mod redis;
@@ -25,6 +27,7 @@ pub mod sidecar;
 pub mod wait;
 
 pub use cluster::Cluster;
+pub use freshness::Fresh;
 pub use link::{Dir, Link};
 pub use redis::{Kind, Server};
 pub use resp::{Conn, V};

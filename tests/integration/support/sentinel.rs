@@ -79,6 +79,11 @@ impl Sentinels {
         &self.servers[at]
     }
 
+    /// Whether a server runs.
+    pub fn runs(&self, at: usize) -> bool {
+        runs(self.servers[at].pid())
+    }
+
     /// A Sentinel.
     pub fn sentinel(&self, at: usize) -> &Sentinel {
         &self.sentinels[at]

@@ -16,6 +16,9 @@
 //! writer has looked what its new owner has; that is where the next key of that name begins. Its readers may be so far behind as
 //! P4 allows.
 //!
+//! Where replicas are read from (`lag`), what a sidecar shows may be so much older, and two reads may show two moments: P2 holds for
+//! the connection that has written, P4 with the lag added, P3 for what one command shows.
+//!
 //! Besides: P5, no value is shown to a read sent after it must have expired (execution is before `done`, so after `done` + its time to
 //! live); P6, no version is shown that its key never had, before it was sent, nor absence where nothing can have removed the
 //! value; P8, none whose write was said not to have been executed.
@@ -87,6 +90,14 @@ struct Check<'a> {
     /// The keys of each name, in the order of their use.
     names: HashMap<&'a str, Vec<KeyId>>,
     findings: Findings,
+}
+
+/// Whose writes count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Own {
+    Anybody,
+    Sidecar(Path),
+    Connection(usize),
 }
 
 /// A floor: the promise it rests on, the place, and why.
@@ -172,10 +183,11 @@ impl<'a> Check<'a> {
     /// (eviction), an absent one says nothing.
     fn pair(&mut self) {
         let [.., a, b] = self.reads[..] else { return };
+        let is_judged = !self.may_be_elsewhere(a) && !self.may_be_elsewhere(b);
         if a.seen != b.seen && a.seen != Seen::Absent && b.seen != Seen::Absent {
             let text = format!("MGET of a pair showed {:?} and {:?}", a.seen, b.seen);
             self.violate("P3", text, b);
-        } else if a.seen != b.seen && !self.history.logs.iter().flatten().any(|e| is_eviction(e, b.done)) {
+        } else if is_judged && a.seen != b.seen && !self.history.logs.iter().flatten().any(|e| is_eviction(e, b.done)) {
             self.violate("P3", format!("MGET of a pair showed {:?} and {:?}", a.seen, b.seen), b);
         }
         self.count("P3", 1);
@@ -258,39 +270,52 @@ impl<'a> Check<'a> {
             // For a moment two nodes may hold themselves for the owner.
             let is_calm = self.is_calm(self.history.keys[read.key].group, read.sent, read.done);
             let late = if is_calm { 0 } else { self.history.max_staleness };
-            let place = self.place_by(read.key, read.sent.saturating_sub(late), None);
+            let place = self.place_by(read.key, read.sent.saturating_sub(late), Own::Anybody);
             floors.push(("harness", place, "done before this direct read"));
             return floors;
         }
-        let bound = read.sent.saturating_sub(self.history.max_staleness);
-        floors.push(("P2", self.place_by(read.key, read.sent, Some(path)), "answered by this sidecar before"));
+        let bound = read.sent.saturating_sub(self.oldest());
+        let own = if self.history.lag > 0 { Own::Connection(read.conn) } else { Own::Sidecar(path) };
+        floors.push(("P2", self.place_by(read.key, read.sent, own), "answered by this sidecar before"));
         floors.push(("P2", 2 * read.own.unwrap_or(0), "earlier in the same pipeline"));
         if self.footing(read) != Footing::Firm {
             return floors;
         }
-        floors.push(("P4", self.place_by(read.key, bound, None), "done max_staleness before"));
+        floors.push(("P4", self.place_by(read.key, bound, Own::Anybody), "done max_staleness before"));
         floors
     }
 
     fn push_timeline(&self, floors: &mut Vec<Floor>, read: &Read, timeline: Option<&Timeline>, why: &'static str) {
         let Some(timeline) = timeline else { return };
-        if self.footing(read) != Footing::Firm {
+        let walks = self.history.lag == 0 || self.history.conns[read.conn].path == Path::Direct;
+        if self.footing(read) != Footing::Firm || !walks {
             return;
         }
         let own = timeline.places.get(&read.key).copied().unwrap_or(0);
         let group = self.history.keys[read.key].group;
         let (node, learnt) = timeline.nodes.get(&group).copied().unwrap_or_default();
         let counts = self.is_calm(group, learnt, read.done);
-        let across = if counts { self.place_by(read.key, node, None) } else { 0 };
+        let across = if counts { self.place_by(read.key, node, Own::Anybody) } else { 0 };
         floors.push(("P3", own.max(across), why));
     }
 
-    /// The last place that the key had certainly reached at `time`, by writes and wipes of this path or of any.
-    fn place_by(&self, key: KeyId, time: Time, path: Option<Path>) -> u64 {
+    /// How old what a sidecar shows may be.
+    fn oldest(&self) -> Time {
+        self.history.max_staleness + self.history.lag
+    }
+
+    /// The last place that the key had certainly reached at `time`, by these writes and wipes.
+    fn place_by(&self, key: KeyId, time: Time, own: Own) -> u64 {
         let states = &self.states[key];
-        let by = |of: Path| path.is_none_or(|path| path == of);
+        let by = |of: Path| match own {
+            Own::Anybody => true,
+            Own::Sidecar(path) => path == of,
+            Own::Connection(conn) => self.history.conns[conn].path == of,
+        };
+        let is_own = |conn: usize| !matches!(own, Own::Connection(of) if of != conn);
         let born = self.history.keys[key].born;
-        let counts = |write: &&&'a Write| by(write.path) && (path.is_none() || write.sent >= born);
+        let counts =
+            |write: &&&'a Write| by(write.path) && is_own(write.conn) && (own == Own::Anybody || write.sent >= born);
         let written = states.writes[..states.done_by(time)].iter().rev().find(counts);
         let mut place = written.map_or(0, |write| 2 * write.version);
         let db = self.history.keys[key].db;

@@ -61,6 +61,8 @@ pub struct Field {
     pub ends: AtomicBool,
     /// The bound on staleness.
     pub max_staleness: Duration,
+    /// Whether replicas are read from, which are nodes of their own: what is read before a write may be executed behind it.
+    pub lags: bool,
     /// The cluster, if it is one.
     pub terrain: Option<Terrain>,
 }
@@ -146,7 +148,7 @@ impl Client {
     /// A client; it is not connected yet.
     pub fn new(field: &Arc<Field>, via: Via, resp3: bool) -> Client {
         let follows = field.terrain.is_some() && via.path == Path::Direct;
-        let follower = follows.then(|| (Follower::default(), Client::number(field, via)));
+        let follower = follows.then(|| (Follower::default(), Client::next_number(field, via)));
         Client { via, resp3, field: Arc::clone(field), conn: None, follower, rest: None, tags: 0 }
     }
 
@@ -158,6 +160,12 @@ impl Client {
     /// Its way.
     pub fn via(&self) -> Via {
         self.via
+    }
+
+    /// The number of its connection; one that nobody has if it has none.
+    pub fn number(&self) -> usize {
+        let conn = self.conn.as_ref().map(|(_, number)| *number);
+        conn.or(self.follower.as_ref().map(|(_, number)| *number)).unwrap_or(usize::MAX)
     }
 
     /// Leaves.
@@ -178,11 +186,22 @@ impl Client {
             }
             Some((V::Error(_), _)) | None => {}
             Some((other, _)) => {
-                log.push(Event::Wrong("P1", format!("ECHO {tag} was answered {} behind {commands:?}", short(&other))));
+                let before: Vec<String> = answers.replies.iter().flatten().map(|(reply, _)| short(reply)).collect();
+                let text = format!("ECHO {tag} was answered {} behind {commands:?} {before:?}", short(&other));
+                log.push(Event::Wrong("P1", text));
                 self.leave();
             }
         }
         Some(answers)
+    }
+
+    /// As `tagged`, or without a tag, of a transaction spoken line by line: what happens to the node that it is with may cost it an
+    /// error that no other client gets, and so counts as no failure.
+    pub fn spoken(&mut self, log: &mut Log, commands: &[Words], tagged: bool) -> Option<Answers> {
+        let mut own = Log::new();
+        let answers = if tagged { self.tagged(&mut own, commands) } else { self.exchange(&mut own, commands) };
+        log.extend(own.into_iter().filter(|event| !matches!(event, Event::Failed { .. })));
+        answers
     }
 
     /// Sends all in one write; `None` if it cannot connect.
@@ -268,11 +287,11 @@ impl Client {
                 }
             }
         }
-        Some((conn, Client::number(&self.field, self.via)))
+        Some((conn, Client::next_number(&self.field, self.via)))
     }
 
     /// The number of a new connection.
-    fn number(field: &Field, via: Via) -> usize {
+    fn next_number(field: &Field, via: Via) -> usize {
         let mut conns = field.conns.lock().unwrap();
         conns.push(via);
         conns.len() - 1

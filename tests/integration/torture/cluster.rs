@@ -3,11 +3,14 @@
 //!
 //! Three kinds of hash tags: those that stay with their master, whatever becomes of that; those whose slot is moved about with its
 //! keys; those whose slot is given away without. Sidecar A has one worker, B two. A short form runs with all tests, from a
-//! fixed seed; the long one is `make torture-cluster`.
+//! fixed seed; the long one is `make torture-cluster`. `sentinels` does the same to a master that Sentinels watch over.
 
 pub mod counters;
 pub mod faults;
 pub mod follower;
+pub mod optimists;
+pub mod play;
+pub mod sentinels;
 pub mod terrain;
 
 use std::sync::Arc;
@@ -16,17 +19,16 @@ use std::time::{Duration, Instant};
 use super::checks;
 use super::client::{Field, Log, Slot};
 use super::faults::{Phase, quiet_expiry};
-use super::history::{self, Event, History, Path, Seen, Time};
-use super::readers::{self, Habit};
+use super::history::{self, Event, Path, Seen};
 use super::report::Report;
 use super::values::{KINDS, Kind, readings};
-use super::{Deck, Ending, HITS, STEP, number, writers};
-use crate::differential::dice::Dice;
+use super::{Deck, STEP, number};
+use crate::support::Cluster;
 use crate::support::redis::Kind as Brand;
-use crate::support::wait::{PATIENCE, holds_within, pass};
-use crate::support::{Cluster, Sidecar};
+use crate::support::wait::pass;
 use faults::{FAULTS, Fault, Storm};
 use follower::Follower;
+use play::{Play, Shown, sidecars};
 use terrain::Terrain;
 
 /// In CI, for each server, without what it takes to start it.
@@ -36,13 +38,20 @@ const SHORT: Duration = Duration::from_secs(18);
 const ROUND: Duration = Duration::from_secs(60);
 
 /// How long clients warm up before anything happens.
-const WARM: Duration = Duration::from_millis(500);
+pub const WARM: Duration = Duration::from_millis(500);
 
 /// Bounds on staleness, one for each round in turn.
 const BOUNDS_MS: [u64; 2] = [500, 1000];
 
+/// Whom sidecars read from, one for each round in turn.
+pub const READ_FROM: [&str; 6] = ["master", "prefer-replica", "master", "nearest", "master", "replica"];
+
+/// How far behind their masters replicas may be that are read from.
+pub const LAG: Duration = Duration::from_millis(700);
+
 /// What sidecars may complain of here.
-const EXPECTED: [&str; 3] = ["lane lost", "no connection to upstream", "no node of the cluster tells"];
+pub const EXPECTED: [&str; 4] =
+    ["lane lost", "no connection to upstream", "no node of the cluster tells", "a Sentinel does not answer"];
 
 /// A hash tag, and what may happen to its slot.
 pub struct Tag {
@@ -64,6 +73,8 @@ enum Fate {
 pub struct Ground {
     /// By group.
     pub tags: Vec<Tag>,
+    /// Whether one server has all groups, which are as one then.
+    is_one: bool,
 }
 
 impl Ground {
@@ -75,7 +86,13 @@ impl Ground {
         let mut tags: Vec<Tag> = (0..3).map(|at| tag("s", at, Fate::Stays)).collect();
         tags.extend((0..3).map(|at| tag("m", at, Fate::Moves)));
         tags.extend((0..2).map(|at| tag("f", at, Fate::Forced)));
-        Ground { tags }
+        Ground { tags, is_one: false }
+    }
+
+    /// Of one server at a time.
+    fn of_one() -> Ground {
+        let tag = |at| Tag { name: format!("t{at}"), slot: 0, fate: Fate::Stays };
+        Ground { tags: (0..8).map(tag).collect(), is_one: true }
     }
 
     fn those(&self, fate: Fate) -> Vec<usize> {
@@ -104,6 +121,7 @@ impl Ground {
         let mut put = |group: usize, number: usize, kind: Kind, pair: bool| {
             let tag = &self.tags[group];
             owners[slots.len() % writers].push(slots.len());
+            let group = if self.is_one { 0 } else { group };
             let mut slot = field.slot(&format!("{{{}}}k{number}", tag.name), 0, kind, pair, group);
             slot.moves = tag.fate == Fate::Moves;
             slots.push(slot);
@@ -140,17 +158,18 @@ pub fn look(field: &Arc<Field>, slot: &Slot, log: &mut Log) -> Option<Vec<Seen>>
     Some(seen)
 }
 
-/// What a round has shown.
-struct Shown {
-    history: History,
-    phases: Vec<Phase>,
-    hits: f64,
-    /// What sidecars counted, by name.
-    counted: Vec<(&'static str, f64)>,
+/// A round's surroundings.
+#[derive(Clone, Copy)]
+struct Setting {
+    brand: Brand,
+    bound: Duration,
+    /// Whom the sidecars read from.
+    read_from: &'static str,
+    seed: u64,
 }
 
 /// What sidecars count that tells of a cluster.
-const COUNTED: [(&str, &str); 5] = [
+pub const COUNTED: [(&str, &str); 5] = [
     ("slot map refreshes", "sidecache_slot_map_refreshes_total"),
     ("topology changes", "sidecache_topology_changes_total"),
     ("MOVED followed", "sidecache_redirects_total{kind=\"moved\"}"),
@@ -159,96 +178,32 @@ const COUNTED: [(&str, &str); 5] = [
 ];
 
 /// Clients on a fresh cluster, faults from the deck until `time` is over.
-fn round(brand: Brand, bound: Duration, seed: u64, time: Duration, deck: &mut Deck<Fault>) -> Shown {
-    let mut cluster = Cluster::start(brand, 3, 1);
+fn round(setting: &Setting, time: Duration, deck: &mut Deck<Fault>) -> Shown {
+    let mut cluster = Cluster::start(setting.brand, 3, 1);
     (0..cluster.len()).for_each(|at| quiet_expiry(cluster.node(at)));
     let ground = Ground::of(&cluster);
-    let sidecars = [1, 2].map(|threads| {
-        let toml = format!(
-            "threads = {threads}\ncache.max_staleness = '{}ms'\ncache.audit_every = 100\nupstream.backoff_max = '100ms'",
-            bound.as_millis()
-        );
-        let sidecar = Sidecar::start(&cluster, &toml);
-        EXPECTED.iter().for_each(|text| sidecar.allow_log(text));
-        sidecar
-    });
+    let sidecars = sidecars(&cluster, setting.bound, setting.read_from);
     let terrain = Terrain::default();
     *terrain.seeds.lock().unwrap() = (0..cluster.len()).map(|at| cluster.node(at).addr()).collect();
-    let mut field = Field {
-        addrs: [sidecars[0].addr(), sidecars[1].addr(), cluster.node(0).addr()],
-        slots: Vec::new(),
-        keys: std::sync::Mutex::default(),
-        conns: std::sync::Mutex::default(),
-        ends: false.into(),
-        max_staleness: bound,
-        terrain: Some(terrain),
-    };
-    let ways: [(&[Path], usize); 4] = [
-        (&[Path::A], 6000),
-        (&[Path::B, Path::Direct], 6000),
-        (&[Path::A, Path::B, Path::Direct], 4000),
-        (&[Path::Direct], 4000),
-    ];
-    let owners = ground.lay_out(&mut field, ways.len());
-    let field = Arc::new(field);
-    let names: Vec<String> = ground.tags.iter().map(|tag| tag.name.clone()).collect();
-    let begun = Instant::now();
-    let (mut logs, phases) = std::thread::scope(|scope| {
-        let (field, names) = (&field, &names);
-        let ends = Ending(field);
-        let mut seeds = Dice::new(seed);
-        let mut seed = || u64::try_from(seeds.below(1 << 40)).unwrap();
-        let mut clients = Vec::new();
-        for (slots, (paths, pause)) in owners.iter().zip(ways) {
-            let writer = writers::Writer::new(field, slots.clone(), paths, pause, seed());
-            clients.push(scope.spawn(move || writer.run()));
-        }
-        for (path, habit) in [
-            (Path::A, Habit::Broad),
-            (Path::A, Habit::Broad),
-            (Path::A, Habit::Narrow),
-            (Path::A, Habit::Narrow),
-            (Path::B, Habit::Broad),
-            (Path::B, Habit::Narrow),
-            (Path::Direct, Habit::Rare),
-        ] {
-            let reader = readers::Reader::new(field, path, habit, seed());
-            clients.push(scope.spawn(move || reader.run()));
-        }
-        for path in [Path::A, Path::B] {
-            let seed = seed();
-            clients.push(scope.spawn(move || counters::count(field, path, names, seed)));
-        }
-        let mut storm = Storm::new(&mut cluster, &ground, field, seed());
+    let play = Play { ground: &ground, sidecars, direct: cluster.node(0).addr(), terrain, bound: setting.bound };
+    let lag = if setting.read_from == "master" { Duration::ZERO } else { LAG };
+    let mut shown = play.run(lag, setting.seed, |field, seed| {
+        let mut storm = Storm::new(&mut cluster, &ground, field, seed);
         pass(WARM);
+        let begun = Instant::now();
         while begun.elapsed() < time {
             storm.strike(deck.next());
         }
-        drop(ends);
-        let ended = holds_within(3 * PATIENCE, || clients.iter().all(|client| client.is_finished()));
-        assert!(ended, "clients hang");
-        let mut logs: Vec<Log> = clients.into_iter().map(|client| client.join().unwrap()).collect();
-        logs.push(storm.log);
-        (logs, storm.phases)
+        (storm.log, storm.phases)
     });
-    let sum = |name: &str| sidecars.iter().map(|sidecar| sidecar.metric(name)).sum();
-    let counted = COUNTED.map(|(what, name)| (what, sum(name))).to_vec();
-    let hits = sum(HITS);
-    let complaints: Vec<String> = sidecars.iter().flat_map(Sidecar::complaints).collect();
-    sidecars.iter().for_each(|sidecar| sidecar.allow_log(""));
-    let field = Arc::into_inner(field).unwrap();
-    let (keys, conns) = (field.keys.into_inner().unwrap(), field.conns.into_inner().unwrap());
-    logs.push(complaints.iter().map(|line| Event::Wrong("log", line.clone())).collect());
-    logs.push(errors_of_moves(&logs, &phases));
-    let max_staleness = Time::try_from(bound.as_nanos()).unwrap();
-    let upsets = field.terrain.unwrap().upsets();
-    drop(sidecars);
-    Shown { history: History { keys, conns, logs, threads: [1, 2], max_staleness, upsets }, phases, hits, counted }
+    let wrong = errors_of(&[Fault::Reshard, Fault::NodeAdded], &shown.history.logs, &shown.phases);
+    shown.history.logs.push(wrong);
+    shown
 }
 
-/// Moving slots costs a sidecar's clients no error at all.
-fn errors_of_moves(logs: &[Log], phases: &[Phase]) -> Log {
-    let moves = [Fault::Reshard, Fault::NodeAdded].map(|fault| format!("{fault:?}"));
+/// Some of what happens (moving slots) costs a sidecar's clients no error at all.
+pub fn errors_of<F: std::fmt::Debug>(harmless: &[F], logs: &[Log], phases: &[Phase]) -> Log {
+    let moves: Vec<String> = harmless.iter().map(|fault| format!("{fault:?}")).collect();
     let mut wrong = Log::new();
     for event in logs.iter().flatten() {
         let Event::Failed { path: Path::A | Path::B, sent, done, how } = event else { continue };
@@ -260,18 +215,22 @@ fn errors_of_moves(logs: &[Log], phases: &[Phase]) -> Log {
     wrong
 }
 
-/// Round after round; ends early when a promise is broken.
-fn torture(brand: Brand, time: Duration, seed: u64, faults: &[Fault]) {
-    println!("torture of a cluster of {brand:?}: {} s, seed {seed}", time.as_secs());
+/// How a round is played: the bound, whom sidecars read from, the seed, for how long.
+type Round<'a> = &'a mut dyn FnMut(Duration, &'static str, u64, Duration) -> Shown;
+
+/// Round after round, with these to be read from in turn; ends early when a promise is broken.
+pub fn rounds(what: &str, time: Duration, seed: u64, read_from: &[&'static str], round: Round) {
+    println!("torture of {what}: {} s, seed {seed}", time.as_secs());
     let begun = Instant::now();
-    let mut report = Report::new("torture", format!("a cluster of {brand:?}"), seed);
-    let mut deck = Deck::new(seed, faults);
+    let mut report = Report::new("torture", what.to_string(), seed);
     let rounds = time.as_secs().div_ceil(ROUND.as_secs()).max(1);
     let each = time / u32::try_from(rounds).unwrap();
     for number in 0..rounds {
-        let bound = Duration::from_millis(BOUNDS_MS[usize::try_from(number).unwrap() % BOUNDS_MS.len()]);
+        let at = usize::try_from(number).unwrap();
+        let (bound, read_from) =
+            (Duration::from_millis(BOUNDS_MS[at % BOUNDS_MS.len()]), read_from[at % read_from.len()]);
         let ahead = history::wall_ahead();
-        let shown = round(brand, bound, seed.wrapping_mul(1_000_003).wrapping_add(number), each, &mut deck);
+        let shown = round(bound, read_from, seed.wrapping_mul(1_000_003).wrapping_add(number), each);
         let stepped = history::wall_ahead().abs_diff(ahead);
         if stepped > STEP {
             // Servers expire keys by the wall clock: such a round proves nothing.
@@ -285,17 +244,37 @@ fn torture(brand: Brand, time: Duration, seed: u64, faults: &[Fault]) {
         }
     }
     report.seconds = begun.elapsed().as_secs();
-    report.close(&format!("torture-cluster-{brand:?}"));
+    report.close(&format!("torture of {what}").replace(' ', "-"));
+}
+
+fn torture(brand: Brand, time: Duration, seed: u64, faults: &[Fault], read_from: &[&'static str]) {
+    let mut deck = Deck::new(seed, faults);
+    rounds(&format!("a cluster of {brand:?}"), time, seed, read_from, &mut |bound, read_from, seed, time| {
+        round(&Setting { brand, bound, read_from, seed }, time, &mut deck)
+    });
 }
 
 #[test]
 fn redis_under_torture_breaks_no_promise() {
-    torture(Brand::Redis, SHORT, 1, &FAULTS);
+    torture(Brand::Redis, SHORT, 1, &FAULTS, &["master"]);
 }
 
 #[test]
 fn valkey_under_torture_breaks_no_promise() {
-    torture(Brand::Valkey, SHORT, 2, &FAULTS);
+    torture(Brand::Valkey, SHORT, 2, &FAULTS, &["master"]);
+}
+
+/// What makes masters of replicas, and what else changes who has what.
+const PROMOTING: [Fault; 4] = [Fault::FailOver, Fault::MasterKilled, Fault::Reshard, Fault::FailOver];
+
+#[test]
+fn redis_read_from_replicas_under_torture_breaks_no_promise() {
+    torture(Brand::Redis, SHORT, 3, &PROMOTING, &["prefer-replica"]);
+}
+
+#[test]
+fn valkey_read_from_replicas_under_torture_breaks_no_promise() {
+    torture(Brand::Valkey, SHORT, 4, &PROMOTING, &["nearest"]);
 }
 
 #[test]
@@ -303,8 +282,17 @@ fn valkey_under_torture_breaks_no_promise() {
 fn long() {
     let time = Duration::from_secs(number("TORTURE_SECONDS", 600));
     let seed = number("TORTURE_SEED", std::process::id().into());
-    let faults = super::named(&FAULTS);
-    for brand in [Brand::Redis, Brand::Valkey] {
-        torture(brand, time / 2, seed, &faults);
+    let (faults, of_sentinels) = (super::those_named(&FAULTS), super::those_named(&sentinels::FAULTS));
+    assert!(!faults.is_empty() || !of_sentinels.is_empty(), "TORTURE_FAULTS names none of {FAULTS:?}");
+    // Sentinels have less to do.
+    let third = if faults.is_empty() { time } else { time / 3 };
+    let rest = if of_sentinels.is_empty() { time } else { time - time / 3 };
+    if !of_sentinels.is_empty() {
+        sentinels::long(third, seed, &of_sentinels);
+    }
+    if !faults.is_empty() {
+        for brand in [Brand::Redis, Brand::Valkey] {
+            torture(brand, rest / 2, seed, &faults, &READ_FROM);
+        }
     }
 }

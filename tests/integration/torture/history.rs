@@ -127,6 +127,8 @@ pub struct Write {
     pub expires: Option<Time>,
     /// By which way.
     pub path: Path,
+    /// The connection; one that nobody has if it is not known.
+    pub conn: usize,
     /// How, for the context of a violation.
     pub how: &'static str,
     /// Before it was executed.
@@ -244,6 +246,10 @@ pub struct History {
     pub threads: [usize; 2],
     /// The bound on staleness.
     pub max_staleness: Time,
+    /// How far behind their masters the replicas may be that sidecars read from; 0 if they do not.
+    pub lag: Time,
+    /// The groups whose slots are moved key by key.
+    pub moving: Vec<usize>,
     /// What has happened to groups of keys.
     pub upsets: Vec<Upset>,
 }

@@ -33,7 +33,10 @@ impl Tale {
         let keys = ["a", "b"].map(|name| Key::new(name, 0)).to_vec();
         let conns = VIAS.map(|(path, app)| Via { path, db: 0, app }).to_vec();
         let logs = vec![Log::new()];
-        Tale { history: History { keys, conns, logs, threads: [1, 1], max_staleness: 100 * MS, upsets: Vec::new() } }
+        let (max_staleness, upsets) = (100 * MS, Vec::new());
+        Tale {
+            history: History { keys, conns, logs, threads: [1, 1], max_staleness, lag: 0, moving: Vec::new(), upsets },
+        }
     }
 
     fn event(mut self, event: Event) -> Tale {
@@ -43,7 +46,9 @@ impl Tale {
 
     fn change(self, key: usize, version: u64, path: Path, sent: Time, fate: Fate, of: (Effect, Option<Time>)) -> Tale {
         let (effect, expires) = of;
-        self.event(Event::Write(Write { key, version, effect, expires, path, how: "SET", sent: sent * MS, fate }))
+        let conn = VIAS.iter().position(|(of, _)| *of == path).unwrap();
+        let sent = sent * MS;
+        self.event(Event::Write(Write { key, version, effect, expires, path, conn, how: "SET", sent, fate }))
     }
 
     /// A write that took effect between two times.
@@ -300,6 +305,36 @@ fn what_moves_is_excused_from_one_node_to_the_other_and_nothing_else() {
 }
 
 #[test]
+fn replicas_may_be_behind_by_their_lag_and_show_two_moments() {
+    let lagging = |tale: Tale| {
+        let mut tale = tale;
+        tale.history.lag = 50 * MS;
+        tale
+    };
+    // The bound is 150 then, and a timeline may go back within it.
+    overwritten().read(0, 1, A1, 1102, 1103).breaks("P4");
+    lagging(overwritten()).read(0, 2, A1, 1110, 1111).read(0, 1, A1, 1150, 1151).holds();
+    lagging(overwritten()).read(0, 1, A1, 1152, 1153).breaks("P4");
+    // Who has written sees it at once; another client of the same sidecar need not.
+    let written = || lagging(Tale::new().write(0, 1, Path::Direct, 1, 2).write(0, 2, Path::A, 1000, 1001));
+    written().read(0, 1, A1, 1002, 1003).breaks("P2");
+    written().read(0, 1, A2, 1002, 1003).holds();
+    // What a slot's move has taken already may be missing, while it goes on and for as long as it may be remembered.
+    let moves = |group: usize| {
+        let mut tale = lagging(overwritten());
+        tale.history.moving.push(group);
+        tale.history.upsets.push(Upset { group: 0, harm: Harm::Moves, from: 2000 * MS, until: 2100 * MS });
+        tale
+    };
+    moves(0).none(0, A1, 2040, 2041).none(0, A1, 2249, 2250).holds();
+    moves(0).none(0, A1, 2251, 2252).breaks("P4");
+    moves(0).read(0, 1, A1, 2040, 2041).breaks("P4");
+    moves(1).none(0, A1, 2040, 2041).breaks("P4");
+    // Of the masters themselves more is wanted.
+    written().read(0, 1, DIRECT, 1002, 1003).breaks("harness");
+}
+
+#[test]
 fn a_reply_that_is_another_keys_is_seen() {
     let key = KeyRef { id: 0, name: "a".into() };
     let wrong = |reply: V, kind: Kind| {
@@ -344,6 +379,7 @@ fn a_tag_out_of_place_is_seen() {
         conns: std::sync::Mutex::default(),
         ends: false.into(),
         max_staleness: Duration::ZERO,
+        lags: false,
         terrain: None,
     });
     let mut log = Log::new();

@@ -55,7 +55,8 @@ pub fn tell(field: &Arc<Field>, slots: &[usize], seed: u64) -> Log {
                 _ => Fate::Maybe,
             };
             let (effect, sent, how) = (Effect::Value(value.len()), answers.sent, "SET with news");
-            log.push(Event::Write(Write { key: id, version, effect, expires: None, path, how, sent, fate }));
+            let (key, conn) = (id, answers.conn);
+            log.push(Event::Write(Write { key, version, effect, expires: None, path, conn, how, sent, fate }));
             if fate == Fate::Maybe {
                 slot.renew(field);
             }

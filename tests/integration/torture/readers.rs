@@ -172,7 +172,7 @@ impl Reader {
                 self.queue(at);
             } else if matches!(self.habit, Habit::Narrow | Habit::Inside) {
                 self.glance(at);
-            } else if self.field.terrain.is_none() && self.dice.percent(2) {
+            } else if !self.is_alone(at) && self.dice.percent(2) {
                 self.line_by_line(at);
             } else {
                 self.pipeline(at);
@@ -272,14 +272,14 @@ impl Reader {
         let key = slot.current().remove(0);
         let reading = any_reading(slot.kind, &mut self.dice);
         for command in [words("MULTI"), reading.words(&key.name)] {
-            let answers = self.clients[at].exchange(&mut self.log, &[command]);
+            let answers = self.clients[at].spoken(&mut self.log, &[command], false);
             let queued = |answers: Answers| matches!(answers.replies[0], Some((V::Simple(_), _)));
             if !answers.is_some_and(queued) {
                 self.clients[at].leave();
                 return;
             }
         }
-        let Some(answers) = self.clients[at].exchange(&mut self.log, &[words("EXEC")]) else { return };
+        let Some(answers) = self.clients[at].spoken(&mut self.log, &[words("EXEC")], false) else { return };
         if let Some((V::Array(items), done)) = &answers.replies[0] {
             note(
                 &mut self.log,

@@ -87,7 +87,7 @@ impl Report {
         for stale in findings.stale {
             self.stale[usize::try_from(stale / MS).unwrap().min(MOST_MS)] += 1;
             self.stalest = self.stalest.max(stale);
-            self.of_bound = self.of_bound.max(stale * 100 / history.max_staleness);
+            self.of_bound = self.of_bound.max(stale * 100 / (history.max_staleness + history.lag));
         }
         let begun = history.logs.iter().flatten().filter_map(times).map(|(sent, _, _)| sent).min().unwrap_or(0);
         if !findings.violations.is_empty() {

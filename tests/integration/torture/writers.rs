@@ -161,9 +161,9 @@ impl Writer {
         if (way == Way::Plain && plan.len() > 1) || (elsewhere && (gone || slot.pair || expires.is_some())) {
             way = Way::Whole;
         }
-        // Nothing follows a transaction to another node but what has arrived whole; and nobody, but a sidecar.
+        // Nobody but a sidecar follows a transaction to another node.
         let alone = field.terrain.is_some() && self.clients[at].via().path == Path::Direct;
-        if field.terrain.is_some() && (way == Way::Interactive || elsewhere && slot.moves) {
+        if alone && way == Way::Interactive || field.terrain.is_some() && elsewhere && slot.moves {
             way = Way::Whole;
         }
         // A key that a script has removed is elsewhere for its next command.
@@ -194,7 +194,8 @@ impl Writer {
             let expires = expires.map(|ms| u64::try_from(ms).unwrap() * MS);
             let path = self.clients[at].via().path;
             let how = if gone { "removal" } else { way.name() };
-            self.log.push(Event::Write(Write { key: key.id, version, effect, expires, path, how, sent, fate }));
+            let conn = self.clients[at].number();
+            self.log.push(Event::Write(Write { key: key.id, version, effect, expires, path, conn, how, sent, fate }));
         }
         self.log.extend(tail);
         match fate {
@@ -252,8 +253,8 @@ impl Writer {
             own = if matches!(fate, Fate::Done(_)) { Some(*version) } else { own };
             let effect = Effect::Value(text(&key.name, *version, false).len());
             let (path, how) = (self.clients[at].via().path, "chain of SET");
-            let (key, version, sent) = (key.id, *version, *sent);
-            self.log.push(Event::Write(Write { key, version, effect, expires: None, path, how, sent, fate }));
+            let (key, version, sent, conn) = (key.id, *version, *sent, *conn);
+            self.log.push(Event::Write(Write { key, version, effect, expires: None, path, conn, how, sent, fate }));
         }
         let own = own.filter(|_| is_known);
         note(&mut self.log, &key, &readings(Kind::Text)[0], &replies[versions.len()], (*conn, *sent), own, false);
@@ -296,7 +297,7 @@ impl Writer {
         for (reading, reply) in before.iter().zip(replies) {
             note(&mut self.log, key, reading, reply, (*conn, *sent), None, false);
             let too_new = matches!(self.log.last(), Some(Event::Read(read)) if read.seen == Seen::Version(version));
-            if too_new {
+            if too_new && !self.field.lags {
                 let text = format!("{} of {} showed {version}, sent behind it", reading.name, key.name);
                 self.log.push(Event::Wrong("P1", text));
             }
@@ -312,14 +313,14 @@ impl Writer {
     fn line_by_line(&mut self, at: usize, plan: &[Words]) -> Option<(Time, Fate, Log)> {
         let queued = |answers: &Answers| matches!(&answers.replies[0], Some((V::Simple(_), _)));
         for command in std::iter::once(&words("MULTI")).chain(plan) {
-            let answers = self.clients[at].exchange(&mut self.log, std::slice::from_ref(command))?;
+            let answers = self.clients[at].spoken(&mut self.log, std::slice::from_ref(command), false)?;
             if !queued(&answers) {
                 // Without EXEC nothing is executed.
                 self.clients[at].leave();
                 return None;
             }
         }
-        let answers = self.clients[at].tagged(&mut self.log, &[words("EXEC")])?;
+        let answers = self.clients[at].spoken(&mut self.log, &[words("EXEC")], true)?;
         Some((answers.sent, fate_of(&answers.replies[0], Way::Interactive), Log::new()))
     }
 
@@ -442,8 +443,9 @@ pub fn swap(field: &Arc<Field>, slots: &[usize]) -> Log {
             let fate = swapped.map_or(Fate::Refused, |answers| fate_of(&answers.replies[0], Way::Plain));
             let effect = Effect::Value(text(&keys[0].name, version, false).len());
             for key in &keys {
-                let (path, how) = (Path::A, "SWAPDB");
-                log.push(Event::Write(Write { key: key.id, version, effect, expires: None, path, how, sent, fate }));
+                let (path, conn, how) = (Path::A, swapper.number(), "SWAPDB");
+                let key = key.id;
+                log.push(Event::Write(Write { key, version, effect, expires: None, path, conn, how, sent, fate }));
             }
             if fate == Fate::Maybe {
                 break;

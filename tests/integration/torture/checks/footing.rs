@@ -1,6 +1,6 @@
 //! What a cluster's upsets leave to be judged by.
 
-use super::super::history::{Harm, KeyId, Read, Seen, Time, Write};
+use super::super::history::{Harm, History, KeyId, Path, Read, Seen, Time, Write};
 use super::{Check, Violation};
 
 /// How a read may be judged.
@@ -17,19 +17,31 @@ pub enum Footing {
 impl<'a> Check<'a> {
     /// How this read may be judged.
     pub(super) fn footing(&self, read: &Read) -> Footing {
+        if self.may_be_elsewhere(read) {
+            return Footing::Lost;
+        }
         let key = &self.history.keys[read.key];
         let mut losses =
             self.history.upsets.iter().filter(|upset| upset.group == key.group && upset.harm == Harm::Loses);
         if losses.any(|loss| loss.from <= read.done && key.born <= loss.until) {
             return Footing::Lost;
         }
-        let is_new = key.holds.is_some() && read.sent < key.born + self.history.max_staleness;
+        let is_new = key.holds.is_some() && read.sent < key.born + self.oldest();
         if is_new { Footing::New } else { Footing::Firm }
+    }
+
+    /// A replica whose master gives a slot away key by key says of what has gone already that it is not there, and does not
+    /// send anybody to where it is.
+    pub(super) fn may_be_elsewhere(&self, read: &Read) -> bool {
+        let History { lag, moving, keys, conns, .. } = self.history;
+        let group = keys[read.key].group;
+        let by_replica = *lag > 0 && conns[read.conn].path != Path::Direct;
+        by_replica && read.seen == Seen::Absent && moving.contains(&group) && !self.is_calm(group, read.sent, read.done)
     }
 
     /// Whether nothing has happened to a group between two times.
     pub(super) fn is_calm(&self, group: usize, from: Time, to: Time) -> bool {
-        let after = self.history.max_staleness;
+        let after = self.oldest();
         let mut upsets = self.history.upsets.iter().filter(|upset| upset.group == group);
         upsets.all(|upset| to < upset.from || upset.until + after < from)
     }

@@ -1,4 +1,4 @@
-//! A client of the cluster itself that follows MOVED and ASK: what a sidecar is measured by.
+//! A client of the cluster itself that follows MOVED and ASK, or of the master that Sentinels name: what a sidecar is measured by.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,6 +9,7 @@ use super::super::client::Field;
 use super::super::history::{MS, Time, now};
 use super::super::values::{Words, words};
 use crate::support::resp::{decode, encode};
+use crate::support::sentinel::SERVICE;
 use crate::support::wait::pass;
 use crate::support::{Conn, V};
 
@@ -30,15 +31,26 @@ pub struct Follower {
 impl Follower {
     /// Has a command executed, and gives the reply's bytes; `None`: it may have been executed or not.
     pub fn ask(&mut self, field: &Arc<Field>, command: &Words) -> Option<Vec<u8>> {
-        let tag = tag(command);
+        let terrain = field.terrain.as_ref()?;
+        let is_watched = !terrain.sentinels.is_empty();
+        // There all keys are the master's.
+        let tag = if is_watched { Some(String::new()) } else { tag(command) };
         let begun = now();
         let mut asking = None;
         loop {
-            let seeds = field.terrain.as_ref()?.seeds.lock().unwrap().clone();
+            let seeds = terrain.seeds.lock().unwrap().clone();
             let known = tag.as_ref().and_then(|tag| self.owners.get(tag)).copied();
-            let at = asking.or(known).unwrap_or(seeds[self.turn % seeds.len()]);
-            let reply = self.conn(at).map(|conn| exchange(conn, command, asking.is_some()));
+            let known = known.or_else(|| self.master(&terrain.sentinels));
             let late = now() - begun > TRIES;
+            if is_watched && known.is_none() && !late {
+                self.forget(&tag);
+                continue;
+            }
+            let at = asking.or(known).unwrap_or(seeds[self.turn % seeds.len()]);
+            let reply = match is_watched && known.is_none() {
+                true => None,
+                false => self.conn(at).map(|conn| exchange(conn, command, asking.is_some())),
+            };
             let error = match reply {
                 Some(Some(frame)) if frame.starts_with(b"-") => frame,
                 Some(Some(frame)) => return Some(frame),
@@ -55,7 +67,7 @@ impl Follower {
             match (parts[0], parts.get(2).and_then(|addr| addr.parse::<SocketAddr>().ok())) {
                 ("-MOVED", Some(addr)) => drop(tag.clone().map(|tag| self.owners.insert(tag, addr))),
                 ("-ASK", Some(addr)) => asking = Some(addr),
-                ("-TRYAGAIN" | "-CLUSTERDOWN" | "-LOADING" | "-MASTERDOWN", _) => self.forget(&tag),
+                ("-TRYAGAIN" | "-CLUSTERDOWN" | "-LOADING" | "-MASTERDOWN" | "-READONLY", _) => self.forget(&tag),
                 _ if text.starts_with("-ERR not sent") => self.forget(&tag),
                 _ => return Some(error),
             }
@@ -65,6 +77,31 @@ impl Follower {
             }
             pass(Duration::from_millis(1));
         }
+    }
+
+    /// Whom one of the Sentinels names, if that says so itself.
+    fn master(&mut self, sentinels: &[SocketAddr]) -> Option<SocketAddr> {
+        let asked = *sentinels.get(self.turn % sentinels.len().max(1))?;
+        let named = self.told(asked, &format!("SENTINEL GET-MASTER-ADDR-BY-NAME {SERVICE}"))?;
+        let V::Array(words) = named else { return None };
+        let [host, port] = &words[..] else { return None };
+        let master = format!("{}:{}", host.text(), port.text()).parse().ok()?;
+        let V::Array(role) = self.told(master, "ROLE")? else { return None };
+        if *role.first()? != V::bulk("master") {
+            // Its next connection may be to another server of that address.
+            self.conns.remove(&master);
+            return None;
+        }
+        self.owners.insert(String::new(), master);
+        Some(master)
+    }
+
+    fn told(&mut self, by: SocketAddr, line: &str) -> Option<V> {
+        let answer = self.conn(by).and_then(|conn| exchange(conn, &words(line), false));
+        if answer.is_none() {
+            self.conns.remove(&by);
+        }
+        Some(decode(&answer?)?.0)
     }
 
     fn forget(&mut self, tag: &Option<String>) {

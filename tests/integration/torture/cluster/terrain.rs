@@ -10,6 +10,8 @@ use super::super::history::{Harm, Time, Upset, now};
 pub struct Terrain {
     /// The nodes that were ever part of it.
     pub seeds: Mutex<Vec<SocketAddr>>,
+    /// The Sentinels, if it is no cluster but a master that they watch over.
+    pub sentinels: Vec<SocketAddr>,
     upsets: Mutex<Vec<Open>>,
 }
 
