@@ -9,7 +9,8 @@
 //! bytes × time are taken until the memory is used up (PFOO-L; Berger, Beckmann and Harchol-Balter, "Practical bounds on
 //! optimal caching with variable object sizes", 2018). *Belady* evicts what is read again last, which is optimal for
 //! equal sizes and good for others. *sidecache* is admission and store as dispatch uses them; *large sketch* the same with
-//! an admission that forgets nobody within its window; *store* keeps first reads too. Not here: age limits and leases, which cost hits for other reasons than memory.
+//! an admission that forgets nobody within its window; *store* keeps first reads too. Not here: age limits and leases,
+//! which cost hits for other reasons than memory.
 //!
 //! `cargo bench --bench hit_ratio [-- --requests 2000000 --keys 500000]` prints a table and, last, one line of JSON.
 

@@ -13,6 +13,10 @@
 //! | array of 100 `$16` | 448 | 1946 | 4339 | 5934 |
 //! | invalidation of one key, its key read (the decoder's: not read) | 52 | - | - | 266 |
 //! | encoding `*2 GET` | 28 | - | - | - |
+//!
+//! Looking a command up: `GET` 7.6 ns, `zrangebyscore` 12, `CONFIG GET` 16, one that is not there 3.6. Appending a reply of
+//! 100 B 2.9 ns, 1000 B 8.7, 4000 B 58. Rewriting for RESP2: a null 21 ns, a hash of 100 fields 3.5 µs, 100 members with
+//! scores 4.6 µs.
 
 #![allow(clippy::unwrap_used, reason = "a frame that cannot be read ends the benchmark")]
 #![allow(missing_docs, reason = "criterion's macros write public functions")]

@@ -93,5 +93,8 @@ mod tests {
             assert!(found >= exact && found <= exact + exact / 128, "{part}: {found}");
         }
         assert_eq!(histogram.max(), 1_000_000);
+        let mut few = Histogram::default();
+        (1..=4).for_each(|time| few.record(time));
+        assert_eq!([0.0, 0.25, 0.26, 0.5, 0.75, 0.76, 1.0].map(|part| few.quantile(part)), [1, 1, 2, 2, 3, 4, 4]);
     }
 }

@@ -17,7 +17,7 @@ mod run;
 mod twitter;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -122,7 +122,7 @@ fn main() -> ExitCode {
         }
         What::Fill { port, mix, seed } => fill::fill(address(port), &mix, seed),
         What::Relay { listen, to, delay_ms } => match Duration::try_from_secs_f64(delay_ms / 1e3) {
-            Ok(delay) => relay::relay(address(listen), address(to), delay),
+            Ok(delay) => listener(listen).and_then(|listener| relay::relay(&listener, address(to), delay)),
             Err(_) => Err(Failure::Argument("--delay-ms is no time")),
         },
     };
@@ -133,6 +133,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Listens there and prints the port.
+fn listener(port: u16) -> Result<TcpListener, Failure> {
+    let listener = TcpListener::bind(address(port)).map_err(Failure::of("listening"))?;
+    println!("{}", listener.local_addr().map_err(Failure::of("listening"))?.port());
+    Ok(listener)
 }
 
 fn address(port: u16) -> SocketAddr {

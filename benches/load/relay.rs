@@ -51,15 +51,13 @@ struct Relay {
 }
 
 /// Relays until the process is ended.
-pub fn relay(listen: SocketAddr, to: SocketAddr, delay: Duration) -> Result<(), Failure> {
+pub fn relay(listener: &TcpListener, to: SocketAddr, delay: Duration) -> Result<(), Failure> {
     raise_file_limit()?;
     rustix::thread::set_current_timer_slack(NonZeroU64::new(1))
         .map_err(|error| Failure::System("timer slack", error.into()))?;
-    let listener = TcpListener::bind(listen).map_err(Failure::of("listening"))?;
     listener.set_nonblocking(true).map_err(Failure::of("listening"))?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
-    epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN).map_err(failed)?;
-    println!("{}", listener.local_addr().map_err(Failure::of("listening"))?.port());
+    epoll::add(&epoll, listener, EventData::new_u64(LISTENER), EventFlags::IN).map_err(failed)?;
     let mut relay = Relay { epoll, to, delay, next: 0, sides: HashMap::new(), under_way: VecDeque::new() };
     let (mut events, mut scratch) = (Vec::with_capacity(256), vec![0; READ]);
     loop {
@@ -74,7 +72,7 @@ pub fn relay(listen: SocketAddr, to: SocketAddr, delay: Duration) -> Result<(), 
         for event in &events {
             let (flags, data) = (event.flags, event.data);
             match data.u64() {
-                LISTENER => relay.accept(&listener),
+                LISTENER => relay.accept(listener),
                 token => relay.serve(token, flags, &mut scratch),
             }
         }
@@ -183,5 +181,39 @@ impl Side {
         let room = if self.out.is_empty() { EventFlags::empty() } else { EventFlags::OUT };
         // It fails only for a socket that epoll has been told to forget, and then there is nothing to wait for.
         let _ = epoll::modify(epoll, &self.stream, EventData::new_u64(token), read | room);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn everything_arrives_in_order_and_late_and_then_the_end() {
+        const DELAY: Duration = Duration::from_millis(30);
+        let server = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let to = server.local_addr().expect("an address");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut client = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        thread::spawn(move || relay(&listener, to, DELAY));
+        // Answers with what it has read when that has ended: the end itself must have come through, and replies after it.
+        let echo = thread::spawn(move || {
+            let (mut conn, _) = server.accept().expect("the relay");
+            let mut all = Vec::new();
+            conn.read_to_end(&mut all).expect("all of it");
+            conn.write_all(&all).expect("an answer");
+        });
+        let sent: Vec<u8> = (0..3_000_000_u32).map(|i| (i % 251) as u8).collect();
+        let begin = Instant::now();
+        client.write_all(&sent).expect("the relay takes whatever comes");
+        client.shutdown(Shutdown::Write).expect("an end");
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).expect("the answer and its end");
+        assert!(got == sent, "{} of {} bytes, or others", got.len(), sent.len());
+        assert!(begin.elapsed() >= 2 * DELAY, "{:?}", begin.elapsed());
+        echo.join().expect("the echo");
     }
 }

@@ -378,3 +378,48 @@ impl Tally<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use super::*;
+
+    const STILL: Duration = Duration::from_millis(400);
+
+    /// A server that answers each 36 bytes with a null, and stands still before the second answer of a connection.
+    fn still_server() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let answer = |mut conn: TcpStream| {
+            for number in 0.. {
+                let mut request = [0; 36];
+                if conn.read_exact(&mut request).is_err() {
+                    return;
+                }
+                if number == 1 {
+                    thread::sleep(STILL);
+                }
+                if conn.write_all(b"$-1\r\n").is_err() {
+                    return;
+                }
+            }
+        };
+        thread::spawn(move || listener.incoming().flatten().for_each(answer));
+        address
+    }
+
+    #[test]
+    fn in_open_loop_what_waits_for_a_connection_counts_from_when_it_was_due() {
+        // 200 a second: nearly all of them are due while the server stands still, and wait for that in turn.
+        let mix: Mix = "get:1:3".parse().expect("a mix");
+        let (window, rate) = (Duration::from_millis(500), Some(200.0));
+        let shape = Shape { connections: 1, window, warm_up: Duration::ZERO, rate, pipeline: 1, seed: 1 };
+        let report = run(still_server(), &mix, &shape).expect("a report");
+        assert!(report.latency.quantile(0.5) > STILL.as_nanos() as u64 / 4, "{}", report.to_json());
+        assert_eq!((report.errors, report.reconnects, report.missing), (0, 0, report.commands));
+        assert!(report.commands + report.unsent > 50, "{}", report.to_json());
+    }
+}
