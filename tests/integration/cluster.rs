@@ -1,6 +1,7 @@
 //! In front of a cluster: the application sees one Redis.
 
 mod moves;
+mod names;
 mod news;
 mod one_node;
 mod overtaking;
