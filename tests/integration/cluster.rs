@@ -1,5 +1,6 @@
 //! In front of a cluster: the application sees one Redis.
 
+mod channels;
 mod moves;
 mod names;
 mod news;
