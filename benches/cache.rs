@@ -9,11 +9,10 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use foldhash::quality::RandomState;
 use sidecache::cache::entry::Namespace;
-use sidecache::cache::{Entry, Generations, Key, Lookup, Store};
+use sidecache::cache::{Content, Entry, Generations, Key, Lookup, Store};
 
 /// Entries in each store.
 const ENTRIES: usize = 100_000;
@@ -32,12 +31,10 @@ fn requests(prefix: &str) -> Vec<Vec<u8>> {
     (0..ENTRIES).map(|i| format!("*2\r\n$3\r\nGET\r\n$16\r\n{prefix}:{i:012}\r\n").into_bytes()).collect()
 }
 
-fn entry(generations: &Generations, key: Key) -> Arc<Entry> {
-    let slot = generations.slot(&key.request);
+fn entry(generations: &Generations, lookup: &Lookup<'_>) -> Arc<Entry> {
     Arc::new(Entry {
-        key,
-        reply: Bytes::from(vec![b'v'; 106]),
-        slot,
+        content: Content::new(lookup, &[b'v'; 106]),
+        slot: generations.slot(lookup.request),
         generation: 0,
         lane_epoch: 0,
         node_epoch: 0,
@@ -72,17 +69,17 @@ fn look_ups(c: &mut Criterion) {
     let store = Store::new(CAPACITY);
     let mut quick = Quick::with(2 * ENTRIES, 2 * ENTRIES as u64, Default::default(), seed.clone(), Default::default());
     for lookup in &scattered {
-        let entry = entry(&generations, lookup.to_key());
-        quick.insert(entry.key.clone(), Arc::clone(&entry));
+        let entry = entry(&generations, lookup);
+        quick.insert(lookup.to_key(), Arc::clone(&entry));
         store.insert(entry);
     }
     store.tidy();
     let hot = &scattered[ENTRIES - HOT..];
 
-    each(c, "look up/hot/store", hot, |lookup| store.look(lookup, |entry| Some(entry.reply.len())));
-    each(c, "look up/hot/quick_cache", hot, |lookup| quick.get(lookup).map(|entry| entry.reply.len()));
-    each(c, "look up/scattered/store", &scattered, |lookup| store.look(lookup, |entry| Some(entry.reply.len())));
-    each(c, "look up/scattered/quick_cache", &scattered, |lookup| quick.get(lookup).map(|entry| entry.reply.len()));
+    each(c, "look up/hot/store", hot, |lookup| store.look(lookup, |entry| Some(entry.reply().len())));
+    each(c, "look up/hot/quick_cache", hot, |lookup| quick.get(lookup).map(|entry| entry.reply().len()));
+    each(c, "look up/scattered/store", &scattered, |lookup| store.look(lookup, |entry| Some(entry.reply().len())));
+    each(c, "look up/scattered/quick_cache", &scattered, |lookup| quick.get(lookup).map(|entry| entry.reply().len()));
     each(c, "look up/missing/store", &missing, |lookup| store.get(lookup).is_some());
     each(c, "look up/missing/quick_cache", &missing, |lookup| quick.get(lookup).is_some());
     c.bench_function("hash a request of 37 B", |b| {
@@ -93,7 +90,7 @@ fn look_ups(c: &mut Criterion) {
 
 /// What a fill does: an entry takes an older one's place.
 fn replace(c: &mut Criterion, generations: &Generations, lookups: &[Lookup<'_>], store: &Store, quick: &mut Quick) {
-    let fresh: Vec<_> = lookups.iter().map(|lookup| entry(generations, lookup.to_key())).collect();
+    let fresh: Vec<_> = lookups.iter().map(|lookup| entry(generations, lookup)).collect();
     let mut at = 0;
     let mut next = || {
         at = (at + 1) % ENTRIES;
@@ -103,7 +100,7 @@ fn replace(c: &mut Criterion, generations: &Generations, lookups: &[Lookup<'_>],
     c.bench_function("insert/quick_cache", |b| {
         b.iter(|| {
             let entry = next();
-            quick.insert(entry.key.clone(), entry);
+            quick.insert(entry.as_lookup().to_key(), entry);
         });
     });
 }

@@ -18,11 +18,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use clap::Parser;
 use foldhash::quality::RandomState;
 use sidecache::cache::entry::Namespace;
-use sidecache::cache::{Entry, Generations, Lookup, Store};
+use sidecache::cache::{Content, Entry, Generations, Lookup, Store};
 
 use dice::{Dice, Zipf};
 use histogram::Histogram;
@@ -191,8 +190,7 @@ impl Stage {
 
     fn insert(&self, lookup: Lookup<'_>) {
         self.store.insert(Arc::new(Entry {
-            key: lookup.to_key(),
-            reply: Bytes::from(vec![b'v'; REPLY]),
+            content: Content::new(&lookup, &[b'v'; REPLY]),
             slot: self.generations.slot(lookup.request),
             generation: 0,
             lane_epoch: 0,

@@ -10,14 +10,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 
 use crate::cache::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::cache::entry::Namespace;
 use crate::cache::generation::Slot;
 use crate::cache::lease::Lease;
-use crate::cache::{Config, Entry, Epoch, Flight, Generations, Mode};
+use crate::cache::{Config, Content, Entry, Epoch, Flight, Generations, Mode};
 use crate::net::boottime;
 use crate::protocol::frame::{Invalidation, invalidation};
 use crate::switch::{Rule, on};
@@ -342,9 +341,7 @@ impl Coherence {
         standing.entries.set(true);
         self.note(flight.slot, Event::Filled);
         Ok(Entry {
-            key: flight.key.clone(),
-            // A copy of its own: a slice would pin the whole read buffer.
-            reply: Bytes::copy_from_slice(reply),
+            content: Content::new(&flight.key.as_lookup(), reply),
             slot: flight.slot,
             generation,
             lane_epoch,

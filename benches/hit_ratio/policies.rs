@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use foldhash::quality::RandomState;
+use sidecache::cache::admission::Miss;
 use sidecache::cache::entry::Namespace;
-use sidecache::cache::{Admission, Config, Entry, Generations, Lookup, Store};
+use sidecache::cache::{Admission, Config, Content, Entry, Generations, Lookup, Store};
 
 use super::{NEVER, PER_SECOND, Trace};
 
@@ -74,11 +74,10 @@ pub fn sidecache(trace: &Trace, memory: u64, admitted: Admitted) -> f64 {
     let (seed, namespace) = (RandomState::default(), Namespace(0));
     let (store, generations) = (Store::new(memory), Generations::new());
     let window = Config::default().admission_window.as_secs() as u32;
-    let admission = Admission::new(window);
+    let admission = Admission::new(memory, window);
     let mut last_read = vec![None; trace.wires.len()];
     let mut written = vec![0_u64; trace.wires.len()];
-    // Replies of any length cost no copy: who stays does not depend on what they say.
-    let zeros = Bytes::from(vec![0; 512 * 1024]);
+    let zeros = vec![0; 512 * 1024];
     trace.ratio(|at, request| {
         let generation = &mut written[request.key as usize];
         if !request.is_read {
@@ -87,20 +86,26 @@ pub fn sidecache(trace: &Trace, memory: u64, admitted: Admitted) -> f64 {
         }
         let (wire, reply) = &trace.wires[request.key as usize];
         let lookup = Lookup::new(&seed, namespace, wire);
-        if store.get(&lookup).is_some_and(|entry| entry.generation == *generation) {
+        if store.look(&lookup, |entry| (entry.generation == *generation).then_some(())).is_some() {
             return true;
         }
         let now = (at / PER_SECOND) as u32 + 1;
         let last = last_read[request.key as usize].replace(now);
         let is_admitted = match admitted {
-            Admitted::Again => admission.read_again(lookup.hash, now),
+            Admitted::Again => {
+                let served = store.served(&lookup);
+                let admitted = admission.admits(&Miss { hash: lookup.hash, now, generation: *generation, served });
+                if served.is_some() && !admitted {
+                    store.remove(&lookup);
+                }
+                admitted
+            }
             Admitted::AgainOfAll => last.is_some_and(|last| now - last <= window),
             Admitted::All => true,
         };
         if is_admitted {
             store.insert(Arc::new(Entry {
-                key: lookup.to_key(),
-                reply: zeros.slice(..*reply),
+                content: Content::new(&lookup, zeros.get(..*reply).unwrap_or_default()),
                 slot: generations.slot(wire),
                 generation: *generation,
                 lane_epoch: 0,

@@ -39,13 +39,24 @@ pub struct Lookup<'a> {
     pub request: &'a [u8],
 }
 
+/// A request and its reply, in one allocation: who compares the one is about to read the other.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// As in [`Key`].
+    pub hash: u64,
+    /// As in [`Key`].
+    pub namespace: Namespace,
+    /// The request, then the reply as the client gets it.
+    bytes: Bytes,
+    /// Where the reply begins.
+    reply_at: u32,
+}
+
 /// A cached reply and everything its validity rests on.
 #[derive(Debug)]
 pub struct Entry {
-    /// By what it is found.
-    pub key: Key,
-    /// The reply's bytes, as the client gets them.
-    pub reply: Bytes,
+    /// By what it is found, and what it says.
+    pub content: Content,
     /// The counter of the Redis key it was read from.
     pub slot: Slot,
     /// That counter when the read was sent.
@@ -121,9 +132,20 @@ impl<'a> Lookup<'a> {
 
     /// Whether this is what `key` is found by.
     pub fn finds(&self, key: &Key) -> bool {
-        self.hash == key.hash
-            && self.namespace == key.namespace
-            && (!on(Rule::RequestsAreCompared) || *self.request == *key.request)
+        self.is(&key.as_lookup())
+    }
+
+    /// Whether this is what `entry` is found by.
+    #[inline]
+    pub fn finds_entry(&self, entry: &Entry) -> bool {
+        self.is(&entry.as_lookup())
+    }
+
+    #[inline]
+    fn is(&self, other: &Lookup<'_>) -> bool {
+        self.hash == other.hash
+            && self.namespace == other.namespace
+            && (!on(Rule::RequestsAreCompared) || *self.request == *other.request)
     }
 }
 
@@ -146,12 +168,49 @@ impl Key {
     }
 }
 
+// === impl Content ===
+
+impl Content {
+    /// A copy of its own of both: a slice would pin a whole read buffer.
+    pub fn new(found_by: &Lookup<'_>, reply: &[u8]) -> Content {
+        let mut bytes = Vec::with_capacity(found_by.request.len() + reply.len());
+        bytes.extend_from_slice(found_by.request);
+        // Requests are below 4 GiB; what were not would be found by nobody.
+        let reply_at = u32::try_from(bytes.len()).unwrap_or_default();
+        bytes.extend_from_slice(reply);
+        Content { hash: found_by.hash, namespace: found_by.namespace, bytes: bytes.into(), reply_at }
+    }
+}
+
 // === impl Entry ===
 
 impl Entry {
+    /// The request that it is found by.
+    #[inline]
+    pub fn request(&self) -> &[u8] {
+        self.content.bytes.get(..self.content.reply_at as usize).unwrap_or_default()
+    }
+
+    /// The reply, as the client gets it.
+    #[inline]
+    pub fn reply(&self) -> &[u8] {
+        self.content.bytes.get(self.content.reply_at as usize..).unwrap_or_default()
+    }
+
+    /// The same, to be kept without a copy.
+    pub fn shared_reply(&self) -> Bytes {
+        self.content.bytes.slice(self.content.reply_at as usize..)
+    }
+
+    /// What it is found by.
+    #[inline]
+    pub fn as_lookup(&self) -> Lookup<'_> {
+        Lookup { hash: self.content.hash, namespace: self.content.namespace, request: self.request() }
+    }
+
     /// The bytes it costs: reply, request and bookkeeping.
     pub fn weight(&self) -> u32 {
-        u32::try_from(self.reply.len() + self.key.request.len() + OVERHEAD).unwrap_or(u32::MAX)
+        u32::try_from(self.content.bytes.len() + OVERHEAD).unwrap_or(u32::MAX)
     }
 }
 
@@ -161,8 +220,7 @@ pub(super) fn entry_of(namespace: Namespace, request: &[u8], reply: &[u8]) -> Ar
     use super::generation::Generations;
     static SEED: std::sync::LazyLock<foldhash::quality::RandomState> = std::sync::LazyLock::new(Default::default);
     Arc::new(Entry {
-        key: Lookup::new(&SEED, namespace, request).to_key(),
-        reply: Bytes::copy_from_slice(reply),
+        content: Content::new(&Lookup::new(&SEED, namespace, request), reply),
         slot: Generations::new().slot(request),
         generation: 0,
         lane_epoch: 0,

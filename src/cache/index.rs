@@ -2,7 +2,8 @@
 //!
 //! A table that doubles, or sweeps its tombstones, would stall the worker for milliseconds. So the heads are as many as
 //! they will ever be (memory that is not touched costs nothing), and a place that falls free is the next to be taken.
-//! *Invariant:* at most one entry per key. Not here: who stays (`store`), whether it is still true (`coherence`).
+//! *Invariant:* at most one entry per hash, of whatever key. Not here: who stays (`store`), whether it is still true
+//! (`coherence`).
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -26,10 +27,12 @@ struct Place {
     entry: Option<Arc<Entry>>,
     /// What of the hash does not tell the chain: spares most looks at other keys' entries.
     tag: u32,
-    /// How often it has been found.
-    finds: Cell<u32>,
     /// The next of its chain, as in `heads`.
     next: u32,
+    /// How often entries of this hash have been taken.
+    finds: Cell<u32>,
+    /// How often this one has, since it was put in or since that was last asked.
+    served: Cell<u32>,
 }
 
 // === impl Index ===
@@ -41,38 +44,39 @@ impl Index {
         Index { heads: vec![0; chains as usize].into(), places: Vec::new(), free: 0 }
     }
 
-    /// The entry found by `lookup`, and how often it has been found, this time included.
+    /// Lets `judge` see the entry found by `lookup`; if it takes it, says with what, and how often entries of this hash
+    /// have been taken.
     #[inline]
-    pub fn find(&self, lookup: &Lookup<'_>) -> Option<(&Arc<Entry>, u32)> {
-        let mut at = *self.heads.get(self.chain(lookup.hash))?;
-        while let Some(place) = self.place(at) {
-            if place.tag == tag(lookup.hash)
-                && let Some(entry) = &place.entry
-                && lookup.finds(&entry.key)
-            {
-                let finds = place.finds.get().wrapping_add(1);
-                place.finds.set(finds);
-                return Some((entry, finds));
-            }
-            at = place.next;
-        }
-        None
+    pub fn take<T>(&self, lookup: &Lookup<'_>, judge: impl FnOnce(&Arc<Entry>) -> Option<T>) -> Option<(T, u32)> {
+        let place = self.find(lookup.hash)?;
+        let taken = place.entry.as_ref().filter(|entry| lookup.finds_entry(entry)).and_then(judge)?;
+        let finds = place.finds.get().wrapping_add(1);
+        place.finds.set(finds);
+        place.served.set(place.served.get().saturating_add(1));
+        Some((taken, finds))
     }
 
-    /// Puts an entry in, in place of its key's former one; whether there was none.
-    pub fn put(&mut self, entry: Arc<Entry>) -> bool {
-        let chain = self.chain(entry.key.hash);
-        let lookup = entry.key.as_lookup();
-        let mut at = self.heads.get(chain).copied().unwrap_or_default();
-        while let Some(place) = self.place_mut(at) {
-            if place.entry.as_ref().is_some_and(|old| lookup.finds(&old.key)) {
-                place.entry = Some(entry);
-                return false;
-            }
-            at = place.next;
+    /// The entry found by `lookup`.
+    pub fn peek(&self, lookup: &Lookup<'_>) -> Option<&Arc<Entry>> {
+        self.find(lookup.hash)?.entry.as_ref().filter(|entry| lookup.finds_entry(entry))
+    }
+
+    /// How often the entry found by `lookup` has been taken since this was last asked.
+    pub fn served(&self, lookup: &Lookup<'_>) -> Option<u32> {
+        self.peek(lookup)?;
+        self.find(lookup.hash).map(|place| place.served.take())
+    }
+
+    /// Puts an entry in, in place of what its hash found before, whose weight it returns.
+    pub fn put(&mut self, entry: Arc<Entry>) -> Option<u32> {
+        let hash = entry.content.hash;
+        if let Some(place) = self.at(hash).and_then(|(_, at)| self.place_mut(at)) {
+            place.served.set(0);
+            return place.entry.replace(entry).map(|old| old.weight());
         }
+        let chain = self.chain(hash);
         let next = self.heads.get(chain).copied().unwrap_or_default();
-        let place = Place { tag: tag(entry.key.hash), entry: Some(entry), finds: Cell::new(0), next };
+        let place = Place { entry: Some(entry), tag: tag(hash), next, finds: Cell::new(0), served: Cell::new(0) };
         let at = self.free;
         let at = if let Some(free) = self.place_mut(at) {
             let after = std::mem::replace(free, place).next;
@@ -85,34 +89,43 @@ impl Index {
         if let Some(head) = self.heads.get_mut(chain) {
             *head = at;
         }
-        true
+        None
     }
 
-    /// Takes this very entry out; not one that has taken its place.
-    pub fn take_out(&mut self, entry: &Arc<Entry>) {
-        let chain = self.chain(entry.key.hash);
-        let (mut before, mut at) = (0, self.heads.get(chain).copied().unwrap_or_default());
-        while let Some(place) = self.place(at) {
-            let next = place.next;
-            if !place.entry.as_ref().is_some_and(|held| Arc::ptr_eq(held, entry)) {
-                (before, at) = (at, next);
-                continue;
-            }
-            match self.place_mut(before) {
-                Some(before) => before.next = next,
-                None => {
-                    if let Some(head) = self.heads.get_mut(chain) {
-                        *head = next;
-                    }
+    /// Takes out what this hash finds.
+    pub fn remove(&mut self, hash: u64) {
+        let Some((before, at)) = self.at(hash) else { return };
+        let (chain, free) = (self.chain(hash), self.free);
+        let Some(place) = self.place_mut(at) else { return };
+        place.entry = None;
+        let next = std::mem::replace(&mut place.next, free);
+        match self.place_mut(before) {
+            Some(before) => before.next = next,
+            None => {
+                if let Some(head) = self.heads.get_mut(chain) {
+                    *head = next;
                 }
             }
-            let free = self.free;
-            if let Some(place) = self.place_mut(at) {
-                (place.entry, place.next) = (None, free);
-            }
-            self.free = at;
-            return;
         }
+        self.free = at;
+    }
+
+    #[inline]
+    fn find(&self, hash: u64) -> Option<&Place> {
+        self.at(hash).and_then(|(_, at)| self.place(at))
+    }
+
+    /// The place of a hash, and the one before it in its chain.
+    #[inline]
+    fn at(&self, hash: u64) -> Option<(u32, u32)> {
+        let (mut before, mut at) = (0, *self.heads.get(self.chain(hash))?);
+        while let Some(place) = self.place(at) {
+            if place.tag == tag(hash) && place.entry.as_ref().is_some_and(|entry| entry.content.hash == hash) {
+                return Some((before, at));
+            }
+            (before, at) = (at, place.next);
+        }
+        None
     }
 
     fn chain(&self, hash: u64) -> usize {
@@ -147,41 +160,45 @@ mod tests {
     }
 
     fn holds(index: &Index, entry: &Arc<Entry>) -> bool {
-        index.find(&entry.key.as_lookup()).is_some_and(|(found, _)| Arc::ptr_eq(found, entry))
+        index.take(&entry.as_lookup(), |found| Arc::ptr_eq(found, entry).then_some(())).is_some()
     }
 
     #[test]
     fn each_of_a_chain_is_found_whoever_leaves_it() {
         for leaving in 0..3 {
             let (mut index, entries) = (index(), ["a", "b", "c"].map(entry));
-            entries.iter().for_each(|entry| assert!(index.put(Arc::clone(entry))));
-            index.take_out(&entries[leaving]);
+            entries.iter().for_each(|entry| assert_eq!(index.put(Arc::clone(entry)), None));
+            index.remove(entries[leaving].content.hash);
             for (i, entry) in entries.iter().enumerate() {
                 assert_eq!(holds(&index, entry), i != leaving, "{i} when {leaving} has left");
             }
             let (d, e) = (entry("d"), entry("e"));
-            assert!(index.put(Arc::clone(&d)) && index.put(Arc::clone(&e)));
+            assert_eq!((index.put(Arc::clone(&d)), index.put(Arc::clone(&e))), (None, None));
             assert_eq!(index.places.len(), 4, "the place that fell free was taken first");
             assert!(holds(&index, &d) && holds(&index, &e));
         }
     }
 
     #[test]
-    fn an_entry_takes_the_place_of_its_key_s_former_one_which_cannot_take_it_out() {
+    fn an_entry_takes_the_place_of_what_its_hash_found_before() {
         let (mut index, old, new) = (index(), entry("a"), entry("a"));
-        assert!(index.put(Arc::clone(&old)));
-        assert!(!index.put(Arc::clone(&new)));
-        index.take_out(&old);
-        assert!(holds(&index, &new));
-        index.take_out(&new);
+        assert_eq!(index.put(Arc::clone(&old)), None);
+        assert_eq!(index.put(Arc::clone(&new)), Some(old.weight()));
+        assert!(holds(&index, &new) && !holds(&index, &old));
+        index.remove(new.content.hash);
         assert!(!holds(&index, &new));
+        index.remove(new.content.hash);
     }
 
     #[test]
-    fn finds_are_counted() {
+    fn what_is_taken_is_counted_for_the_hash_and_for_the_entry() {
         let (mut index, a) = (index(), entry("a"));
         index.put(Arc::clone(&a));
-        let finds = || index.find(&a.key.as_lookup()).map(|(_, finds)| finds);
-        assert_eq!([finds(), finds()], [Some(1), Some(2)]);
+        let take = |index: &Index, taken: bool| index.take(&a.as_lookup(), |_| taken.then_some(())).map(|((), n)| n);
+        assert_eq!([take(&index, true), take(&index, false), take(&index, true)], [Some(1), None, Some(2)]);
+        assert_eq!([index.served(&a.as_lookup()), index.served(&a.as_lookup())], [Some(2), Some(0)]);
+        assert_eq!(take(&index, true), Some(3));
+        index.put(entry("a"));
+        assert_eq!(index.served(&a.as_lookup()), Some(0), "the new one has not");
     }
 }

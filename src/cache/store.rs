@@ -1,9 +1,9 @@
 //! Where entries are kept: an index that finds them, and moka, which decides who stays.
 //!
 //! moka's TinyLFU keeps what is read often, weighed in bytes; but its look-up costs most of a microsecond, several when
-//! memory is cold, records a miss like a hit, and does its housekeeping inside. So hits and misses are decided by an index
-//! of our own, in tens of nanoseconds, and moka hears of a fill, of the first reads of an entry and of every 32nd after
-//! that; an entry leaves the index when moka lets it go.
+//! memory is cold, records a miss like a hit, and does its housekeeping inside. So entries are held by an index of our own,
+//! which finds them in tens of nanoseconds, and moka knows no more of them than hash and weight. It hears of a fill, of the
+//! first reads of an entry and of every 32nd after that; what it lets go leaves the index.
 //! moka's own TTL, `invalidate_all` and `get_with` are not used: they stall, or insert what was
 //! invalidated while it was loaded. *Invariant:* whatever this returns must still be judged.
 
@@ -11,7 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::entry::{Entry, Key, Lookup};
+use super::entry::{Entry, Lookup};
 use super::index::Index;
 
 /// Of the reads of an entry that has been read often, moka hears of one in so many; of the first ones it hears as their
@@ -20,17 +20,17 @@ const TOUCH_EVERY: u32 = 32;
 
 /// One worker's entries.
 pub struct Store {
-    /// Who stays.
-    moka: moka::sync::Cache<Key, Arc<Entry>, HashAsGiven>,
+    /// Who stays: weights by hash.
+    moka: moka::sync::Cache<u64, u32, HashAsGiven>,
     /// Where they are.
     index: RefCell<Index>,
-    /// What moka has let go for room, and the index not yet. Only this worker's thread is ever there.
-    let_go: Arc<Mutex<Vec<Arc<Entry>>>>,
+    /// Hashes of what moka has let go for room, and the index not yet. Only this worker's thread is ever there.
+    let_go: Arc<Mutex<Vec<u64>>>,
     /// How many entries moka has let go for room and nobody has asked for yet.
     evicted: Cell<u64>,
 }
 
-/// The keys bring their hash along.
+/// What is looked for is a hash.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HashAsGiven(u64);
 
@@ -39,15 +39,15 @@ pub struct HashAsGiven(u64);
 impl Store {
     /// Holds at most `bytes`, keys and bookkeeping included.
     pub fn new(bytes: u64) -> Self {
-        let let_go: Arc<Mutex<Vec<Arc<Entry>>>> = Arc::default();
+        let let_go: Arc<Mutex<Vec<u64>>> = Arc::default();
         let list = Arc::clone(&let_go);
         let moka = moka::sync::Cache::builder()
             .max_capacity(bytes)
-            .weigher(|_: &Key, entry: &Arc<Entry>| entry.weight())
+            .weigher(|_: &u64, weight: &u32| *weight)
             // A listener also bounds moka's housekeeping to 100 ms a turn.
-            .eviction_listener(move |_, entry, cause| {
+            .eviction_listener(move |hash, _, cause| {
                 if cause.was_evicted() {
-                    list.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+                    list.lock().unwrap_or_else(PoisonError::into_inner).push(*hash);
                 }
             })
             .build_with_hasher(HashAsGiven::default());
@@ -58,12 +58,9 @@ impl Store {
     /// `judge` must not come back here.
     #[inline]
     pub fn look<T>(&self, lookup: &Lookup<'_>, judge: impl FnOnce(&Arc<Entry>) -> Option<T>) -> Option<T> {
-        let index = self.index.borrow();
-        let (entry, finds) = index.find(lookup)?;
-        let taken = judge(entry)?;
+        let (taken, finds) = self.index.borrow().take(lookup, judge)?;
         if finds.is_multiple_of(TOUCH_EVERY) || finds < TOUCH_EVERY && finds.is_power_of_two() {
-            drop(index);
-            self.touch(lookup);
+            self.touch(lookup.hash);
         }
         Some(taken)
     }
@@ -73,13 +70,34 @@ impl Store {
         self.look(lookup, |entry| Some(Arc::clone(entry)))
     }
 
+    /// The entry found by `lookup`, without anybody hearing of it.
+    pub fn peek(&self, lookup: &Lookup<'_>) -> Option<Arc<Entry>> {
+        self.index.borrow().peek(lookup).map(Arc::clone)
+    }
+
+    /// How many hits the entry found by `lookup` has served since this was last asked, be it true or not.
+    pub fn served(&self, lookup: &Lookup<'_>) -> Option<u32> {
+        self.index.borrow().served(lookup)
+    }
+
     /// Puts an entry in, replacing what its key found before.
     pub fn insert(&self, entry: Arc<Entry>) {
-        if self.index.borrow_mut().put(Arc::clone(&entry)) {
+        let (hash, weight) = (entry.content.hash, entry.weight());
+        let before = self.index.borrow_mut().put(entry);
+        if before.is_none() {
             // The read that it was fetched for.
-            self.touch(&entry.key.as_lookup());
+            self.touch(hash);
         }
-        self.moka.insert(entry.key.clone(), entry);
+        if before != Some(weight) {
+            self.moka.insert(hash, weight);
+            self.forget();
+        }
+    }
+
+    /// Drops what is found by `lookup`.
+    pub fn remove(&self, lookup: &Lookup<'_>) {
+        self.index.borrow_mut().remove(lookup.hash);
+        self.moka.invalidate(&lookup.hash);
         self.forget();
     }
 
@@ -106,8 +124,8 @@ impl Store {
 
     /// For moka's frequency sketch, and the order in which it looks for who may go.
     #[cold]
-    fn touch(&self, lookup: &Lookup<'_>) {
-        let _ = self.moka.get(lookup);
+    fn touch(&self, hash: u64) {
+        let _ = self.moka.get(&hash);
         self.forget();
     }
 
@@ -119,7 +137,7 @@ impl Store {
         }
         self.evicted.set(self.evicted.get() + let_go.len() as u64);
         let mut index = self.index.borrow_mut();
-        let_go.drain(..).for_each(|entry| index.take_out(&entry));
+        let_go.drain(..).for_each(|hash| index.remove(hash));
     }
 }
 
@@ -162,14 +180,14 @@ mod tests {
     fn what_was_put_in_is_found_until_another_takes_its_place() {
         let store = Store::new(1 << 20);
         let (a, big) = (entry(b"a", b"1"), entry(b"big", &[0; 5000]));
-        let (find_a, find_big) = (a.key.as_lookup(), big.key.as_lookup());
+        let (find_a, find_big) = (a.as_lookup(), big.as_lookup());
         store.insert(Arc::clone(&a));
         store.insert(Arc::clone(&big));
-        assert_eq!(store.look(&find_a, |entry| Some(entry.reply.clone())).expect("there")[..], b"1"[..]);
-        assert_eq!(store.get(&find_big).expect("there").reply.len(), 5000);
+        assert_eq!(store.look(&find_a, |entry| Some(entry.shared_reply())).expect("there")[..], b"1"[..]);
+        assert_eq!(store.get(&find_big).expect("there").reply().len(), 5000);
         store.insert(entry(b"a", b"2"));
-        assert_eq!(&store.get(&find_a).expect("replaced").reply[..], b"2");
-        assert!(store.get(&entry(b"b", b"").key.as_lookup()).is_none());
+        assert_eq!(store.get(&find_a).expect("replaced").reply(), b"2");
+        assert!(store.get(&entry(b"b", b"").as_lookup()).is_none());
     }
 
     #[test]
@@ -179,8 +197,52 @@ mod tests {
         entries.iter().for_each(|entry| store.insert(Arc::clone(entry)));
         store.tidy();
         assert!(store.bytes() <= 1 << 20, "{} bytes", store.bytes());
-        let found = entries.iter().filter(|entry| store.get(&entry.key.as_lookup()).is_some()).count() as u64;
+        let found = entries.iter().filter(|entry| store.get(&entry.as_lookup()).is_some()).count() as u64;
         assert_eq!((found, store.take_evictions()), (store.entries(), 200 - found));
+    }
+
+    #[test]
+    fn what_is_removed_or_grows_is_weighed_anew() {
+        let store = Store::new(1 << 20);
+        let weight = |replies: &[usize]| {
+            replies.iter().for_each(|&len| store.insert(entry(b"a", &vec![0; len])));
+            store.tidy();
+            (store.entries(), store.bytes())
+        };
+        let small = weight(&[1, 1, 1]);
+        assert_eq!(weight(&[1000]), (1, small.1 + 999));
+        store.remove(&entry(b"a", b"").as_lookup());
+        assert_eq!(weight(&[]), (0, 0));
+        assert!(store.get(&entry(b"a", b"").as_lookup()).is_none());
+        assert_eq!(weight(&[1]), small);
+    }
+
+    #[test]
+    fn the_index_holds_what_moka_holds_whatever_happens() {
+        let store = Store::new(40 * 1024);
+        let mut chance = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut draw = |below: u64| {
+            chance ^= chance << 13;
+            chance ^= chance >> 7;
+            chance ^= chance << 17;
+            chance % below
+        };
+        let name = |i: u64| format!("k{i}");
+        for _ in 0..50_000 {
+            let key = name(draw(200).min(draw(200)));
+            match draw(8) {
+                0 => store.remove(&entry(key.as_bytes(), b"").as_lookup()),
+                1..=3 => store.insert(entry(key.as_bytes(), &vec![0; draw(3) as usize * 700])),
+                _ => drop(store.get(&entry(key.as_bytes(), b"").as_lookup())),
+            }
+        }
+        store.tidy();
+        assert!(store.take_evictions() > 100, "there was no lack of room");
+        for i in 0..200 {
+            let entry = entry(name(i).as_bytes(), b"");
+            let known = store.moka.contains_key(&entry.content.hash);
+            assert_eq!(store.peek(&entry.as_lookup()).is_some(), known, "{}", name(i));
+        }
     }
 
     #[test]
@@ -190,7 +252,7 @@ mod tests {
         store.insert(Arc::clone(&favourite));
         for i in 0..1000 {
             for _ in 0..4 {
-                assert!(store.get(&favourite.key.as_lookup()).is_some(), "gone after {i} others");
+                assert!(store.get(&favourite.as_lookup()).is_some(), "gone after {i} others");
             }
             store.insert(entry(format!("k{i}").as_bytes(), &[0; 1000]));
         }

@@ -34,8 +34,7 @@ fn an_entry_is_valid_until_anything_that_it_rests_on_moves() {
     standing.begin(Mode::Tracking);
     standing.lease.renew(100);
     let entry = || Entry {
-        key: crate::cache::Lookup { hash: 1, namespace: Namespace(0), request: b"r" }.to_key(),
-        reply: Bytes::new(),
+        content: Content::new(&crate::cache::Lookup { hash: 1, namespace: Namespace(0), request: b"r" }, b""),
         slot,
         generation: coherence.shared.generations.current(slot),
         lane_epoch: standing.epoch(),

@@ -50,7 +50,7 @@ impl Worker {
     async fn audit_one(&self, lane: &Rc<TrackedLane>, entry: &Arc<Entry>) {
         let Some((reply, row)) = self.read_untracked(lane, entry).await else { return };
         self.cells.add(Counter::AuditChecks, 1);
-        if same(part(row, &reply), &entry.reply, row.is_unordered().then_some(elements)) {
+        if same(part(row, &reply), entry.reply(), row.is_unordered().then_some(elements)) {
             return;
         }
         let hold = Hold::new();
@@ -79,7 +79,7 @@ impl Worker {
 
     /// Whether an entry is still there and nothing is known that speaks against it.
     fn stands(&self, lane: &TrackedLane, entry: &Arc<Entry>, row: &Row) -> bool {
-        let found = self.store.get(&entry.key.as_lookup());
+        let found = self.store.peek(&entry.as_lookup());
         let now = boottime();
         found.is_some_and(|found| Arc::ptr_eq(&found, entry))
             && self.coherence.unchanged(entry, &lane.standing, now)
@@ -98,7 +98,7 @@ impl Worker {
         let age_ms = boottime().saturating_sub(entry.sent) / 1_000_000;
         tracing::error!(
             command = row.name,
-            request = %String::from_utf8_lossy(&entry.key.request).escape_debug(),
+            request = %String::from_utf8_lossy(entry.request()).escape_debug(),
             age_ms,
             generation = entry.generation,
             trail = %self.coherence.trail(entry.slot),
@@ -114,14 +114,14 @@ impl Worker {
     /// The same read on a connection that nobody tracks on.
     async fn read_untracked(&self, lane: &TrackedLane, entry: &Entry) -> Option<(bytes::Bytes, &'static Row)> {
         let mut parser = RequestParser::default();
-        parser.parse(&entry.key.request, &crate::limits::AUTHENTICATED).ok()?;
-        let row = look_up(&Args { raw: &entry.key.request, ranges: parser.ranges() })?;
+        parser.parse(entry.request(), &crate::limits::AUTHENTICATED).ok()?;
+        let row = look_up(&Args { raw: entry.request(), ranges: parser.ranges() })?;
         let account = self.account_at(lane.identity)?;
         let mut connection = self.check_out(&account, lane.node, PoolKind::Transactions).await.ok()?;
         let answer = async {
-            let resp3 = entry.key.namespace.is_resp3();
+            let resp3 = entry.content.namespace.is_resp3();
             connection.align(if resp3 { 3 } else { 2 }, lane.db).await.ok()?;
-            connection.send(&entry.key.request, 1);
+            connection.send(entry.request(), 1);
             connection.flush().await.ok()?;
             connection.read_reply().await.ok()
         };

@@ -9,7 +9,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 
@@ -284,7 +283,7 @@ impl Worker {
 
     /// While hits are served and nothing else is answered, upstream is asked for a sign of life.
     /// A cluster's node is asked for a key that is being hit: one that is cut off from the others still answers PING.
-    pub fn heartbeat(&self, lane: &TrackedLane, now: u64, hit: impl FnOnce() -> Arc<[u8]>) {
+    pub fn heartbeat<'a>(&self, lane: &TrackedLane, now: u64, hit: impl FnOnce() -> &'a [u8]) {
         if !on(Rule::Heartbeat)
             || lane.standing.mode() != Mode::Tracking
             || !lane.standing.lease.heartbeat_due(now, self.coherence.max_staleness)
@@ -294,7 +293,7 @@ impl Worker {
         let sent = match &self.routes {
             None => lane.queue.send(now, PING, Waiter::Heartbeat).is_ok(),
             Some(_) => {
-                let Some(request) = exists(&hit()) else { return };
+                let Some(request) = exists(hit()) else { return };
                 lane.queue.send(now, &request, Waiter::Heartbeat).is_ok()
             }
         };

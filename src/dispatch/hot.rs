@@ -72,7 +72,7 @@ impl Worker {
         let lookup = Lookup::new(&self.seed, place.namespace, args.raw);
         let hit = |entry: &Arc<Entry>| {
             self.coherence.unchanged(entry, &place.lane.standing, self.now()).then(|| {
-                session.replies.borrow_mut().out.share(&entry.reply);
+                session.replies.borrow_mut().out.entry(entry);
                 self.served(&place.lane, entry, Class::Read);
             })
         };

@@ -90,7 +90,9 @@ impl Worker {
             .map(|i| {
                 part_request(&mut scratch, args.get(i).unwrap_or_default());
                 let lookup = Lookup::new(&self.seed, namespace, &scratch);
-                self.store.get(&lookup).filter(|entry| self.coherence.valid(entry, &lane.standing, self.now()))
+                self.store.look(&lookup, |entry| {
+                    self.coherence.valid(entry, &lane.standing, self.now()).then(|| Arc::clone(entry))
+                })
             })
             .collect()
     }
@@ -100,7 +102,7 @@ impl Worker {
             let mut replies = session.replies.borrow_mut();
             encode::array_header(replies.out.tail(), found.len());
             for entry in found.iter().flatten() {
-                replies.out.share(&entry.reply);
+                replies.out.entry(entry);
             }
         }
         if let Some(Some(entry)) = found.first() {
@@ -126,11 +128,11 @@ impl Worker {
             let ruling = self.rules.of(key);
             part_request(&mut scratch, key);
             let lookup = Lookup::new(&self.seed, namespace, &scratch);
-            let again = self.admission.read_again(lookup.hash, (now / 1_000_000_000) as u32);
-            if !again || mode == Mode::Off || ruling.mode == Mode::Off || self.coherence.bypassed() {
+            let slot = self.coherence.shared.generations.slot(key);
+            let admitted = self.admits(&lookup, self.coherence.shared.generations.current(slot), now);
+            if !admitted || mode == Mode::Off || ruling.mode == Mode::Off || self.coherence.bypassed() {
                 continue;
             }
-            let slot = self.coherence.shared.generations.slot(key);
             let part = Flight {
                 key: lookup.to_key(),
                 slot,
@@ -207,7 +209,7 @@ impl Worker {
                 self.served(&lane, first, Class::Mget);
                 let mut reply = BytesMut::new();
                 encode::array_header(&mut reply, found.len());
-                found.iter().flatten().for_each(|entry| reply.extend_from_slice(&entry.reply));
+                found.iter().flatten().for_each(|entry| reply.extend_from_slice(entry.reply()));
                 self.part_taken(&gather, i, &ticket, &reply);
                 continue;
             }
@@ -260,7 +262,7 @@ impl Worker {
         encode::array_header(&mut joined, cached.len());
         let mut fetched = elements.into_iter();
         for entry in cached {
-            let bytes = entry.as_ref().map(|entry| &entry.reply[..]).or_else(|| fetched.next());
+            let bytes = entry.as_ref().map(|entry| entry.reply()).or_else(|| fetched.next());
             joined.extend_from_slice(bytes.unwrap_or_default());
         }
         self.deliver_snapshot(snapshot, ticket, &Bytes::from(joined));

@@ -7,6 +7,7 @@ use std::io::{self, IoSlice};
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::cache::Entry;
 use crate::net::WriteHalf;
 
 /// From this size on a reply is referenced, not copied.
@@ -65,6 +66,15 @@ impl Output {
         } else {
             by.max(ROOM)
         });
+    }
+
+    /// Appends a cached reply.
+    #[inline]
+    pub fn entry(&mut self, entry: &Entry) {
+        match entry.reply() {
+            small if small.len() < SHARED_FROM => self.copy(small),
+            _ => self.share(&entry.shared_reply()),
+        }
     }
 
     /// Appends by reference if it is large, else a copy.

@@ -10,6 +10,7 @@ use super::Flow;
 use super::lane::{After, Rewrite, Ticket, TrackedLane, Waiter};
 use super::session::Session;
 use super::worker::Worker;
+use crate::cache::admission::Miss;
 use crate::cache::entry::{Key, Lookup};
 use crate::cache::flight::Joining;
 use crate::cache::rules::Ruling;
@@ -94,9 +95,9 @@ impl Worker {
         };
         let lookup = Lookup::new(&self.seed, self.namespace(&lane, session.resp3(), key), args.raw);
         let settled = !on(Rule::HitsWaitTheirTurn) || session.replies.borrow().is_settled();
-        let unchanged = |entry: &Arc<Entry>| self.coherence.unchanged(entry, &lane.standing, self.now());
-        let mut entry =
-            if self.settings.cache.mode == Mode::Off { None } else { self.store.get(&lookup).filter(unchanged) };
+        let mut entry = self.store.look(&lookup, |entry| {
+            self.coherence.unchanged(entry, &lane.standing, self.now()).then(|| Arc::clone(entry))
+        });
         // If only the lease has lapsed, this read goes out and renews it; those behind it are parked, and hit.
         if settled
             && let Some(found) = entry.take()
@@ -128,7 +129,7 @@ impl Worker {
 
     fn hit(&self, session: &Rc<Session>, lane: &Rc<TrackedLane>, entry: &Arc<Entry>) {
         if !session.mute() {
-            session.replies.borrow_mut().out.share(&entry.reply);
+            session.replies.borrow_mut().out.entry(entry);
         }
         self.served(lane, entry, Class::Read);
     }
@@ -137,7 +138,7 @@ impl Worker {
     pub fn served(&self, lane: &Rc<TrackedLane>, entry: &Arc<Entry>, class: Class) {
         self.cells.command(class, Outcome::Hit);
         self.hits.set(self.hits.get() + 1);
-        self.heartbeat(lane, self.now(), || entry.key.request.clone());
+        self.heartbeat(lane, self.now(), || entry.request());
         if self.sampling.draw() {
             self.audit(lane, entry);
         }
@@ -171,14 +172,14 @@ impl Worker {
                     let lane = self.read_lane(session, read.key_bytes());
                     let namespace = self.namespace(&lane, session.resp3(), read.key_bytes());
                     let valid = |entry: &Arc<Entry>| {
-                        entry.key.namespace == namespace && self.coherence.valid(entry, &lane.standing, self.now())
+                        entry.content.namespace == namespace && self.coherence.valid(entry, &lane.standing, self.now())
                     };
                     let entry = read.entry.clone().filter(|entry| !on(Rule::ParkedAreJudged) || valid(entry));
                     (entry, lane)
                 }
             };
             let Some(entry) = entry else { return self.fetch_parked(session) };
-            session.replies.borrow_mut().answer_parked(&entry.reply);
+            session.replies.borrow_mut().answer_parked(&entry);
             self.cells.shift(Gauge::ParkedReadsNow, -1);
             self.served(&lane, &entry, Class::Read);
         }
@@ -272,8 +273,7 @@ impl Worker {
     ) {
         self.cells.command(Class::Read, Outcome::Miss);
         let mode = lane.standing.mode();
-        let again = self.admission.read_again(reading.lookup.hash, (noted.now / 1_000_000_000) as u32);
-        let fill = again && mode != Mode::Off;
+        let fill = self.admits(&reading.lookup, noted.generation, noted.now) && mode != Mode::Off;
         let tracked = fill && mode == Mode::Tracking && ruling.mode == Mode::Tracking;
         let mut pttl = std::mem::take(&mut *self.scratch.borrow_mut());
         pttl.clear();
@@ -316,6 +316,18 @@ impl Worker {
         self.note_busy();
         lane.queue.add(group, noted.now, reading.lookup.request, Waiter::Fetch(Rc::clone(&flight)));
         self.flights.lead(flight);
+    }
+
+    /// Whether the reply of a read that missed is worth keeping.
+    pub(super) fn admits(&self, lookup: &Lookup<'_>, generation: u64, now: u64) -> bool {
+        let served = self.store.served(lookup);
+        let admitted =
+            self.admission.admits(&Miss { hash: lookup.hash, now: (now / 1_000_000_000) as u32, generation, served });
+        if served.is_some() && !admitted {
+            // Nothing comes in its place for now.
+            self.store.remove(lookup);
+        }
+        admitted
     }
 
     /// How long an entry may live: while the server holds hash fields with TTLs, what such a field can change

@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use super::output::Output;
 use super::read::Read;
+use crate::cache::Entry;
 use crate::switch::{Rule, on};
 
 /// One client's owed replies and its output.
@@ -217,10 +218,10 @@ impl Replies {
     }
 
     /// Answers the parked read at the front.
-    pub fn answer_parked(&mut self, reply: &Bytes) {
+    pub fn answer_parked(&mut self, entry: &Entry) {
         let mute = self.places.front().is_some_and(|place| place.mute);
         if !mute {
-            self.out.share(reply);
+            self.out.entry(entry);
         }
         self.parked = self.parked.saturating_sub(1);
         self.leave();

@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::fence::Hold;
 use super::lane::{After, Rewrite, Ticket, TrackedLane, Waiter};
+use super::output::SHARED_FROM;
 use super::pieces::Pieces;
 use super::worker::Worker;
 use crate::cache::{Flight, Mode};
@@ -321,7 +322,8 @@ impl Worker {
         // One copy at most: the entry's, or one for all who wait.
         let filled = self.coherence.fill(flight, &lane.standing, bytes.get(frame.start..).unwrap_or_default(), &reply);
         let shared = match (&filled, &reply) {
-            (Ok(entry), _) => Some(entry.reply.clone()),
+            (Ok(entry), _) if waiters.len() > 1 || reply.len() >= SHARED_FROM => Some(entry.shared_reply()),
+            (Ok(_), _) => None,
             (Err(_), Cow::Borrowed(_)) => shared.cloned(),
             (Err(_), Cow::Owned(_)) => None,
         };

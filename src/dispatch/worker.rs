@@ -253,7 +253,7 @@ impl Worker {
             coherence,
             store: Store::new(cache.bytes / workers),
             flights: Flights::new(),
-            admission: Admission::new(window),
+            admission: Admission::new(cache.bytes / workers, window),
             rules: Rules::new(&cache),
             sampling: Sampling::new(cache.audit_every),
             policy,

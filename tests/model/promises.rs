@@ -116,6 +116,6 @@ pub fn judge_entry(upstream: &Upstream, key: usize, version: u64, now: u64, stal
 
 /// The version that an entry's reply shows.
 pub fn version_in(entry: &Entry) -> u64 {
-    let digits = entry.reply.iter().filter(|byte| byte.is_ascii_digit());
+    let digits = entry.reply().iter().filter(|byte| byte.is_ascii_digit());
     digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))
 }

@@ -80,15 +80,15 @@ impl World {
             && let Some(found) = entry.take()
             && self.may_hit(worker, &found)
         {
-            self.clients[client].replies.out.share(&found.reply);
+            self.clients[client].replies.out.entry(&found);
             return self.heartbeat(at);
         }
         if let Some(entry) = entry {
             if self.rules.hold(Rule::Park) || !self.may_hit(worker, &entry) {
                 return self.park(client, key, entry);
             }
-            self.clients[client].note(&("early", &entry.reply[..]));
-            return self.clients[client].replies.answer(&entry.reply, false);
+            self.clients[client].note(&("early", entry.reply()));
+            return self.clients[client].replies.answer(entry.reply(), false);
         }
         let of = &mut self.clients[client];
         let number = of.replies.expect(|| kept(key, None), false);
@@ -145,7 +145,7 @@ impl World {
                 |entry: &Arc<Entry>| !self.rules.hold(Rule::JudgeAtTurn) || self.may_hit(&self.workers[at], entry);
             let Some(entry) = read.entry.clone().filter(judge) else { return self.fetch_parked(client) };
             let of = &mut self.clients[client];
-            of.replies.answer_parked(&entry.reply);
+            of.replies.answer_parked(&entry);
             of.note(&"answered");
             of.parked.pop_front();
             self.heartbeat(at);
