@@ -35,7 +35,7 @@ soak: ## what clients of real caches do, with faults, and nothing may be left of
 	@scripts/deps.sh
 	@cargo test --release --locked --test integration -- soak::long --ignored --nocapture
 
-torture-cluster: ## the same for clusters: slots, masters and nodes come and go under load (TORTURE_SECONDS, TORTURE_SEED)
+torture-cluster: ## the same for clusters and Sentinels: slots, masters and nodes come and go under load (TORTURE_SECONDS, TORTURE_SEED)
 	@scripts/deps.sh
 	@cargo test --release --locked --test integration -- torture::cluster::long --ignored --nocapture
 

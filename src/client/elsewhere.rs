@@ -270,6 +270,7 @@ impl Connection {
         }
         let args = Args { raw: &request, ranges: parser.ranges() };
         let node = self.worker.node_of_args(look_up(&args), &args);
+        self.worker.note_write(&self.session, node);
         let mut checked = match self.check_out(node, PoolKind::Transactions).await {
             Ok(checked) => checked,
             Err(reply) => {

@@ -1,6 +1,8 @@
 //! In front of a cluster: the application sees one Redis.
 
+mod channels;
 mod moves;
+mod names;
 mod news;
 mod one_node;
 mod overtaking;

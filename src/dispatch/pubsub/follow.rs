@@ -70,8 +70,10 @@ impl Worker {
             }
             // Whoever has left meanwhile, or wants it no more, is not taken along.
             let wants = |session: &Session| session.subscriptions.borrow().names[topic as usize].contains_key(&name);
+            let before = clients.len();
             let clients: BTreeMap<u64, Listener> =
                 clients.into_iter().filter(|(_, client)| wants(&client.session)).collect();
+            worker.peers.audience.change(topic, &name, clients.len() as i64 - before as i64, 0);
             if !clients.is_empty() {
                 worker.follow(identity, topic, name, clients);
             }

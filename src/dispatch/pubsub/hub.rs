@@ -122,6 +122,12 @@ impl Hub {
         self.owed.borrow_mut().push_back(Owed { command, topic, step: Step::Ends, name, to });
     }
 
+    /// Whether this client is here for this.
+    pub(super) fn has(&self, topic: Topic, name: &Bytes, id: u64) -> bool {
+        let listeners = self.listeners.borrow();
+        listeners[topic as usize].get(name).is_some_and(|listeners| listeners.clients.contains_key(&id))
+    }
+
     /// A client that nobody can tell anything any more leaves at once; whether it was here.
     pub(super) fn leave(&self, topic: Topic, name: &Bytes, id: u64) -> bool {
         let of_topic = &mut self.listeners.borrow_mut()[topic as usize];

@@ -122,11 +122,12 @@ impl Worker {
             let hub = session.subscriptions.borrow_mut().names[topic as usize].remove(&name);
             let ticket = self.place(session);
             match hub {
-                Some(hub) => {
+                Some(hub) if hub.has(topic, &name, session.card.id) => {
                     let reply = confirmation(session, topic, false, Some(&name));
                     hub.unsubscribe(topic, name, ticket, reply);
                 }
-                None => self.confirm(&ticket, topic, false, Some(&name)),
+                // Or it is between two nodes: nobody sends it anything, and it will not be taken along.
+                _ => self.confirm(&ticket, topic, false, Some(&name)),
             }
         }
     }

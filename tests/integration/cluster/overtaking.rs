@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::PATIENT;
 use crate::support::cluster::SlotMove;
 use crate::support::resp::{encode, words};
+use crate::support::wait::steadily;
 use crate::support::{Cluster, Conn, Dir, Kind, Link, Sidecar, V, eventually};
 
 /// Sends all lines in one write.
@@ -104,6 +105,35 @@ fn a_write_that_waits_is_given_up_when_a_later_one_has_a_large_reply() {
         moving.finish();
         assert_eq!([at_importer(cluster, moved), at_importer(cluster, there)], [V::bulk("0"), V::bulk("2")]);
     });
+}
+
+/// What a client has sent already is answered before what waits is tried again, wherever it was sent.
+#[test]
+fn what_waits_is_tried_again_behind_what_is_on_its_way_to_others() {
+    let cluster = Cluster::start(Kind::Redis, 3, 0);
+    let link = Link::to(cluster.node(2).addr());
+    let toml = format!("{PATIENT}\nupstream.address_map = ['{}={}']", cluster.node(2).addr(), link.addr());
+    let sidecar = Sidecar::start(&cluster, &toml);
+    let (tag, other) = (cluster.key_on(0, "k"), cluster.key_on(2, "o"));
+    let [x, y] = ["x", "y"].map(|name| format!("{{{tag}}}{name}"));
+    let mut client = sidecar.conn();
+    assert_eq!(client.line(&format!("MSET {x} 0 {y} 0")), ok());
+    assert_eq!(client.line(&format!("SET {other} 0")), ok());
+    let moving = cluster.begin_move(cluster.slot(&tag), 0, 1);
+    assert_eq!(moving.keys(1), 1);
+    let lanes = link.those(|connection| connection.said(Dir::ToServer, "TRACKING"));
+    lanes.iter().for_each(|lane| lane.hold(Dir::ToServer));
+    let tried = || sidecar.metric("sidecache_redirects_total{kind=\"try_again\"}");
+    send(&mut client, &[&format!("SET {other} 1"), &format!("MSET {x} 1 {y} 1")]);
+    eventually("it is turned away", || tried() > 0.0);
+    while moving.keys(10) > 0 {}
+    moving.finish();
+    let mut importer = cluster.node(1).conn();
+    let get = format!("GET {x}");
+    steadily("it waits", Duration::from_millis(500), || importer.line(&get) == V::bulk("0") && tried() == 1.0);
+    lanes.iter().for_each(|lane| lane.resume(Dir::ToServer));
+    assert_eq!([client.value(), client.value()], [ok(), ok()]);
+    assert_eq!(importer.line(&get), V::bulk("1"));
 }
 
 /// Of another slot, it may be: a transaction waits for the end of its slot's move and is executed then.

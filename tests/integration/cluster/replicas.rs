@@ -64,6 +64,32 @@ fn who_has_written_reads_from_the_master_until_the_replica_has_it_too() {
     });
 }
 
+/// Line by line, too.
+#[test]
+fn who_has_written_in_a_transaction_reads_from_the_master() {
+    let (cluster, sidecar) =
+        stage(Kind::Redis, "upstream.read_from = 'prefer-replica'\nupstream.replica_max_lag = '1h'");
+    let mut client = sidecar.conn();
+    eventually("the replica is read from", || {
+        client.line("GET k");
+        calls(cluster.node(1), "get") > 0
+    });
+    cluster.node(1).stop();
+    for (number, begin) in [(2, "MULTI"), (3, "WATCH k")] {
+        assert_eq!(client.line(begin), V::Simple("OK".into()));
+        if begin != "MULTI" {
+            assert_eq!(client.line("MULTI"), V::Simple("OK".into()));
+        }
+        assert_eq!(client.line(&format!("SET k {number}")), V::Simple("QUEUED".into()));
+        assert_eq!(client.line("EXEC"), V::Array(vec![V::Simple("OK".into())]));
+        assert_eq!(client.line("GET k"), V::bulk(number.to_string()));
+        // As one who has written nothing yet.
+        client = sidecar.conn();
+    }
+    cluster.node(1).cont();
+    cluster.settle();
+}
+
 #[test]
 fn a_replica_that_is_away_is_not_read_from() {
     let (cluster, sidecar) = stage(Kind::Redis, "upstream.read_from = 'prefer-replica'");

@@ -104,6 +104,38 @@ fn an_isolated_master_is_left_though_it_answers() {
     nothing_is_left_at(&mut old);
 }
 
+/// Without slots every two commands may be about the same: what waits must not follow a later one that has taken effect.
+#[test]
+fn what_waits_is_given_up_for_any_later_command_that_has_taken_effect() {
+    // Where the sidecar looks at the master's role just then, it leaves it, and both commands wait for the next.
+    let is_seen = (0..20).any(|_| {
+        let all = Sentinels::start(Kind::Redis);
+        let sidecar = Sidecar::start(&all, PATIENT);
+        allow_loss(&sidecar);
+        let mut client = sidecar.conn();
+        assert_eq!(client.line("SET k 0"), OK());
+        (0..3).for_each(|at| all.sentinel(at).stop());
+        let (mut master, other) = (all.server(0).conn(), all.server(1).port());
+        assert_eq!(master.line(&format!("REPLICAOF 127.0.0.1 {other}")), OK());
+        // Replicas publish.
+        client.send_raw(b"SET k 1\r\nPUBLISH channel x\r\n");
+        eventually("it is turned away, or waits", || {
+            let left = sidecar.logs().iter().any(|line| line.contains("any more; commands wait"));
+            left || sidecar.metric("sidecache_redirects_total{kind=\"try_again\"}") > 0.0
+        });
+        let published = all.server(0).calls("publish") > 0;
+        assert_eq!(master.line("REPLICAOF NO ONE"), OK());
+        if published {
+            let (set, published) = (client.value(), client.value());
+            assert!(matches!(&set, V::Error(text) if text.starts_with("READONLY ")), "{set:?}");
+            assert_eq!((published, master.line("GET k")), (V::Int(0), V::bulk("0")));
+        }
+        (0..3).for_each(|at| all.sentinel(at).cont());
+        published
+    });
+    assert!(is_seen, "the sidecar was always faster");
+}
+
 #[test]
 fn a_demoted_master_is_left_though_nobody_knows_another() {
     let all = Sentinels::start(Kind::Valkey);

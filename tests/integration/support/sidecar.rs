@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -105,21 +106,33 @@ impl Sidecar {
     /// harness's own settings, key by key: `"threads = 2\ncache.mode = 'off'"`.
     #[track_caller]
     pub fn start(upstream: &(impl Upstream + ?Sized), toml: &str) -> Sidecar {
-        Sidecar::launch(&upstream.url(), toml, Ready::Answers)
+        Sidecar::launch(&upstream.url(), toml, Ready::Answers, None)
+    }
+
+    /// As `start`, where this file stands in the place of /etc/hosts: names mean what the test writes there, at any time. It
+    /// takes a mount namespace of its own; see [`Sidecar::can_have_hosts`].
+    #[track_caller]
+    pub fn start_with_hosts(upstream: &(impl Upstream + ?Sized), toml: &str, hosts: &Path) -> Sidecar {
+        Sidecar::launch(&upstream.url(), toml, Ready::Answers, Some(hosts))
+    }
+
+    /// Whether this machine lets a process have mounts of its own.
+    pub fn can_have_hosts() -> bool {
+        Command::new("unshare").args(["-rm", "true"]).status().is_ok_and(|status| status.success())
     }
 
     /// As `start`, but waits only until it takes connections: for an upstream that is not there.
     #[track_caller]
     pub fn start_alone(upstream: &(impl Upstream + ?Sized), toml: &str) -> Sidecar {
-        Sidecar::launch(&upstream.url(), toml, Ready::Listens)
+        Sidecar::launch(&upstream.url(), toml, Ready::Listens, None)
     }
 
     #[track_caller]
-    fn launch(url: &str, toml: &str, ready: Ready) -> Sidecar {
+    fn launch(url: &str, toml: &str, ready: Ready, hosts: Option<&Path>) -> Sidecar {
         let mut last_logs = String::new();
         // Another process may take a port between our look and sidecache's bind: then it ends, and we try others.
         for _ in 0..5 {
-            let mut sidecar = Sidecar::spawn(url, toml);
+            let mut sidecar = Sidecar::spawn(url, toml, hosts);
             let mut ended = false;
             let up = holds_within(PATIENCE, || {
                 ended = sidecar.child.try_wait().unwrap().is_some();
@@ -144,7 +157,7 @@ impl Sidecar {
         panic!("sidecache does not start:\n{last_logs}");
     }
 
-    fn spawn(url: &str, toml: &str) -> Sidecar {
+    fn spawn(url: &str, toml: &str, hosts: Option<&Path>) -> Sidecar {
         let folder = tempfile::Builder::new().prefix("sidecache-").tempdir().unwrap();
         let (port, admin_port) = (Port::free(), Port::free());
         let socket = folder.path().join("client.sock");
@@ -163,7 +176,12 @@ impl Sidecar {
         let file = folder.path().join("sidecache.toml");
         std::fs::write(&file, toml::to_string(&settings).unwrap()).unwrap();
 
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sidecache"));
+        let program = env!("CARGO_BIN_EXE_sidecache");
+        let mut command = Command::new(if hosts.is_some() { "unshare" } else { program });
+        if let Some(hosts) = hosts {
+            // Each executes the next: the process stays the same.
+            command.args(["-rm", "sh", "-c", r#"mount --bind "$0" /etc/hosts && exec "$@""#]).arg(hosts).arg(program);
+        }
         // What the developer has set for a sidecache of their own must not reach the test's.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SIDECACHE_")) {
             command.env_remove(name);

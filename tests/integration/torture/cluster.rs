@@ -244,7 +244,8 @@ pub fn rounds(what: &str, time: Duration, seed: u64, read_from: &[&'static str],
         }
     }
     report.seconds = begun.elapsed().as_secs();
-    report.close(&format!("torture of {what}").replace(' ', "-"));
+    let of = if read_from.len() == 1 { read_from[0] } else { "all" };
+    report.close(&format!("torture of {what} {of}").replace(' ', "-"));
 }
 
 fn torture(brand: Brand, time: Duration, seed: u64, faults: &[Fault], read_from: &[&'static str]) {
