@@ -215,8 +215,8 @@ impl Client {
             let sent = now();
             self.conn = self.connect(log);
             if self.conn.is_none() {
-                let (path, how) = (self.via.path, "cannot connect".into());
-                log.push(Event::Failed { path, sent, done: now(), how });
+                let (path, how, exchange) = (self.via.path, "cannot connect".into(), String::new());
+                log.push(Event::Failed { path, sent, done: now(), how, exchange });
                 pass(Duration::from_millis(5));
                 return None;
             }
@@ -330,10 +330,14 @@ fn note_failures(log: &mut Log, path: Path, commands: &[Words], answers: &Answer
         Some(_) => None,
     };
     let Some(how) = answers.replies.iter().find_map(error) else { return };
+    let mut exchange = String::new();
+    if path != Path::Direct {
+        let replies: Vec<String> = answers.replies.iter().flatten().map(|(reply, _)| short(reply)).collect();
+        exchange = format!("{commands:?} {replies:?}");
+    }
     let cluster = ["MOVED ", "ASK ", "CROSSSLOT "].iter().any(|start| how.starts_with(start));
     if cluster && path != Path::Direct {
-        let replies: Vec<String> = answers.replies.iter().flatten().map(|(reply, _)| short(reply)).collect();
-        log.push(Event::Wrong("P7", format!("{path:?} answered {how}: {commands:?} {replies:?}")));
+        log.push(Event::Wrong("P7", format!("{path:?} answered {how}: {exchange}")));
     }
-    log.push(Event::Failed { path, sent: answers.sent, done: now(), how });
+    log.push(Event::Failed { path, sent: answers.sent, done: now(), how, exchange });
 }
