@@ -166,6 +166,10 @@ impl Writer {
         if alone && way == Way::Interactive || field.terrain.is_some() && elsewhere && slot.moves {
             way = Way::Whole;
         }
+        // A transaction this long is not kept to be sent again elsewhere.
+        if large && slot.moves && !gone && way == Way::Whole {
+            way = Way::Plain;
+        }
         // A key that a script has removed is elsewhere for its next command.
         if slot.moves && plan.len() > 1 {
             if alone {
