@@ -175,6 +175,31 @@ fn what_waits_is_tried_again_behind_what_is_on_its_way_to_others() {
     assert_eq!(importer.line(&get), V::bulk("1"));
 }
 
+/// What is turned away after a later command of the client is tried again before it all the same.
+#[test]
+fn what_waits_is_tried_again_in_the_client_s_order_whatever_was_turned_away_first() {
+    let cluster = Cluster::start(Kind::Redis, 2, 0);
+    let link = Link::to(cluster.node(1).addr());
+    let toml = format!("{PATIENT}\nupstream.address_map = ['{}={}']", cluster.node(1).addr(), link.addr());
+    let sidecar = Sidecar::start(&cluster, &toml);
+    let (key, other) = (cluster.key_on(0, "k"), cluster.key_on(1, "o"));
+    let mut client = sidecar.conn();
+    assert_eq!(client.line(&format!("SET {other} 0")), ok());
+    // The slot's importer is asked for a key that is not there.
+    let moving = cluster.begin_move(cluster.slot(&key), 0, 1);
+    let lanes = link.those(|connection| connection.said(Dir::ToServer, "TRACKING"));
+    lanes.iter().for_each(|lane| lane.hold(Dir::ToServer));
+    let asked = || sidecar.metric("sidecache_redirects_total{kind=\"ask\"}");
+    send(&mut client, &[&format!("STRLEN {key}"), "MULTI", &format!("SET {key} 12"), "EXEC"]);
+    eventually("both are turned away", || asked() == 2.0);
+    // It is not to be one any more, and sends the first back, which is later than the second then.
+    moving.give_up();
+    lanes.iter().for_each(|lane| lane.resume(Dir::ToServer));
+    let replies: Vec<V> = (0..4).map(|_| client.value()).collect();
+    assert_eq!([&replies[0], &replies[3]], [&V::Int(0), &V::Array(vec![ok()])], "{replies:?}");
+    assert_eq!(cluster.node(0).conn().line(&format!("GET {key}")), V::bulk("12"));
+}
+
 /// Of another slot, it may be: a transaction waits for the end of its slot's move and is executed then.
 #[test]
 fn what_waits_is_not_given_up_for_what_is_done_in_another_slot() {
