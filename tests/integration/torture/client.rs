@@ -43,6 +43,9 @@ pub struct Slot {
     pub group: usize,
     /// Whether it moves from node to node by key: what a server itself gets wrong then must not be asked of it.
     pub moves: bool,
+    /// Whether its node may lose it by force: Redis 7.0 then drops its keys without a word to its replicas, which show them
+    /// again when they are masters.
+    pub drops: bool,
     current: RwLock<Vec<KeyRef>>,
     renewals: AtomicUsize,
 }
@@ -82,7 +85,7 @@ impl Field {
     /// A slot in this round.
     pub fn slot(&self, prefix: &str, db: u32, kind: Kind, pair: bool, group: usize) -> Slot {
         let (prefix, current, renewals) = (prefix.into(), RwLock::default(), AtomicUsize::new(0));
-        let slot = Slot { prefix, db, kind, pair, group, moves: false, current, renewals };
+        let slot = Slot { prefix, db, kind, pair, group, moves: false, drops: false, current, renewals };
         slot.renew(self);
         slot
     }

@@ -124,6 +124,7 @@ impl Ground {
             let group = if self.is_one { 0 } else { group };
             let mut slot = field.slot(&format!("{{{}}}k{number}", tag.name), 0, kind, pair, group);
             slot.moves = tag.fate == Fate::Moves;
+            slot.drops = tag.fate == Fate::Forced;
             slots.push(slot);
         };
         // The first are read most.

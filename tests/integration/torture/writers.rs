@@ -150,6 +150,10 @@ impl Writer {
         .get(self.dice.below(9))
         .unwrap();
         let mut plan = if gone { self.removal(&keys) } else { values(slot, &keys, version, large) };
+        if slot.drops && !gone && plan.len() > 1 {
+            // Removing what is not there is not replicated, and what a replica has kept would be added to.
+            plan.insert(0, words(&format!("SET {} -", keys[0].name)));
+        }
         if let Some(ms) = expires {
             if slot.kind == Kind::Text {
                 plan[0].extend(words(&format!("PX {ms}")));
