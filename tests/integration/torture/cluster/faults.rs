@@ -172,7 +172,13 @@ impl<'a> Storm<'a> {
     }
 
     fn kill(&mut self) {
-        let masters = self.masters();
+        // A failover and a move at once can leave a former master with neither slots nor master of its own: nobody takes the place
+        // of whom it replicated.
+        let replicated = |at: &usize| !self.cluster.replicas_of(*at).is_empty();
+        let masters: Vec<usize> = self.masters().into_iter().filter(replicated).collect();
+        if masters.is_empty() {
+            return self.reshard();
+        }
         let master = masters[self.dice.below(masters.len())];
         let groups = self.groups_on(master);
         self.cluster.set_node_timeout(SHORT_NODE_TIMEOUT);
