@@ -1,6 +1,6 @@
 //! What has been turned away and waits to be tried again, client by client.
 //!
-//! *Invariant:* one after the other: the next is tried when the one before is answered. If a later command of the client
+//! *Invariant:* one after the other, in the client's order: the next is tried when the one before is answered. If a later command of the client
 //! takes effect in the same slot meanwhile, those before it are given up with upstream's own error, since they would now
 //! follow it; a later read is asked again behind them.
 
@@ -134,13 +134,15 @@ impl Worker {
             let (active, awaited) = (detours.active.borrow(), detour.awaited());
             active.as_ref().zip(awaited).is_some_and(|(active, awaited)| active.is_same(&awaited))
         };
+        // One that was sent on at first may be turned away after a later one: they are tried in the order of the client.
+        let number = detour.number();
+        // Parts of one command stay in the order of their coming, but for the one that is being tried.
+        let is_before = |other: &Detour| other.number() < number || other.number() == number && !is_active;
+        let at = waiting.partition_point(is_before);
+        waiting.insert(at, detour);
         if is_active {
-            // It is still the first of them.
-            waiting.push_front(detour);
             detours.active.take();
             detours.settled.notify_one();
-        } else {
-            waiting.push_back(detour);
         }
         drop(waiting);
         if is_first && let Some(worker) = self.me() {
@@ -222,10 +224,6 @@ impl Worker {
     /// asked again behind them, because it is a read. What it has taken effect before of the same slot is given up.
     fn overtakes(&self, ticket: &Ticket, slot: Option<u16>, is_read: bool, sweeps: bool) -> bool {
         let Some(detours) = ticket.session.detours.borrow().clone() else { return false };
-        let is_active = |active: &Awaited| active.ticket.number == ticket.number;
-        if detours.active.borrow().as_ref().is_some_and(is_active) || detours.waiting.borrow().is_empty() {
-            return false;
-        }
         let is_before = detours.waiting.borrow().iter().any(|detour| detour.number() < ticket.number);
         if !is_before || is_read || !on(Rule::OvertakenAreGivenUp) {
             return is_before && is_read;
@@ -254,7 +252,8 @@ impl Worker {
     ) -> bool {
         let mut waits = false;
         owed.waiter.each_session(|session| waits |= session.detours.borrow().is_some());
-        if !waits {
+        // What is queued has had no effect yet; EXEC may still be turned away.
+        if !waits || matches!(&owed.waiter, Waiter::Reply(_, _, After::Queued(_))) {
             return false;
         }
         let request = match &owed.waiter {

@@ -184,7 +184,8 @@ fn connecting(settings: Arc<Settings>, node: NodeId, credentials: Credentials, d
         let (settings, credentials) = (Arc::clone(&settings), credentials.clone());
         let address = settings.address_of(node);
         told.goes.replace(address.clone());
-        let readonly = settings.is_replica(node);
+        let owns = settings.topology.cluster().is_some_and(|cluster| cluster.masters().contains(&node));
+        let readonly = settings.is_replica(node) && !owns;
         told.readonly.set(readonly);
         let kill = told.kill.borrow().as_ref().and_then(|given_up| given_up.id_at(address.as_ref()));
         Box::pin(async move {

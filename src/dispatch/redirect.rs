@@ -244,7 +244,7 @@ impl Worker {
             Next::Node(node, asking) => (node, asking),
             Next::Later => (self.node_of_waiter(&detour.waiter, &detour.request), false),
         };
-        let lane = self.lane(node, mine.identity, mine.db);
+        let lane = self.as_master(self.lane(node, mine.identity, mine.db));
         self.resend(&lane, detour, asking);
     }
 

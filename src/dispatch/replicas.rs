@@ -3,7 +3,8 @@
 //! What a replica shows is older than what its master does. *Invariant:* whoever has written to a shard reads from its
 //! master until a replica is known to have caught up with a moment after the write's answer; no client is shown what is
 //! older than its own writes. Otherwise two nodes may show two moments, at most `replica_max_lag` apart: that is the price
-//! of reading from replicas (P3 holds per node).
+//! of reading from replicas (P3 holds per node). Who is taken for a master is asked as one: replicas and masters are told
+//! by different sources, which need not agree at every moment.
 
 use std::rc::Rc;
 
@@ -40,7 +41,20 @@ impl Worker {
         let master = self.node_of(key);
         let node = self.choose(session, master)?;
         let mine = session.lane();
-        Some(if mine.node == node { mine } else { self.lane(node, mine.identity, mine.db) })
+        let lane = if mine.node == node { mine } else { self.lane(node, mine.identity, mine.db) };
+        Some(if node == master { self.as_master(lane) } else { lane })
+    }
+
+    /// A lane that is about to be used as that of a slot's owner. Its connection may have been opened to read from a replica:
+    /// should the node be one, again or still, it must not answer from what it has but say who the owner is.
+    #[inline]
+    pub(super) fn as_master(&self, lane: Rc<TrackedLane>) -> Rc<TrackedLane> {
+        if lane.readonly.get() && self.is_cluster() {
+            let told = lane.queue.send(self.now(), READWRITE, Waiter::Asking).is_ok();
+            // What is still being opened will begin with READONLY.
+            lane.readonly.set(!told || !lane.queue.is_up());
+        }
+        lane
     }
 
     /// As `read_route`, for a read that has its place already.
@@ -70,7 +84,7 @@ impl Worker {
     /// Has a connection that was opened to a master read from the replica that this has become, and one that was opened to
     /// a replica be told when its node is no master any more. Outside of a cluster replicas serve reads anyway.
     pub(super) fn change_sides(&self, lane: &TrackedLane) {
-        let readonly = self.settings.is_replica(lane.node);
+        let readonly = self.settings.is_replica(lane.node) && !self.is_master(lane.node);
         if !self.is_cluster() || !lane.queue.is_up() || lane.readonly.get() == readonly {
             return;
         }

@@ -190,7 +190,7 @@ impl Worker {
             return lane;
         }
         let node = self.node_of(key);
-        if lane.node == node { lane } else { self.lane(node, lane.identity, lane.db) }
+        self.as_master(if lane.node == node { lane } else { self.lane(node, lane.identity, lane.db) })
     }
 
     /// As `route`, by a command as it came.
@@ -201,7 +201,7 @@ impl Worker {
         }
         let mine = session.lane();
         let node = self.node_of_args(Some(row), args);
-        if mine.node == node { mine } else { self.lane(node, mine.identity, mine.db) }
+        self.as_master(if mine.node == node { mine } else { self.lane(node, mine.identity, mine.db) })
     }
 
     /// Under what a reply about a key is found.

@@ -110,7 +110,7 @@ impl Worker {
             debug_assert!(parsed);
             let args = Args { raw: request, ranges: parser.ranges() };
             let node = gather.node(part).unwrap_or_else(|| self.node_of_args(Some(row), &args));
-            let lane = self.lane(node, mine.identity, mine.db);
+            let lane = self.as_master(self.lane(node, mine.identity, mine.db));
             if class != Class::Read {
                 self.note_write(session, node);
             }
@@ -140,7 +140,7 @@ impl Worker {
         self.unpark(session);
         self.cells.command(Class::Plain, Outcome::Forwarded);
         let mine = session.lane();
-        let lane = self.lane(node, mine.identity, mine.db);
+        let lane = self.as_master(self.lane(node, mine.identity, mine.db));
         let rewrite = self.shape(session, &lane, row, args).map_or(Rewrite::No, Rewrite::Resp2);
         let join: Join = Box::new(move |parts, out| scanned(cursor, &numbers, parts, out));
         let gather = Gather::new(join, 1, vec![node], false);

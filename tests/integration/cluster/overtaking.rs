@@ -68,6 +68,45 @@ fn a_write_that_waits_is_given_up_when_a_later_one_was_executed() {
     });
 }
 
+/// So must a transaction, which waits for the end of its slot's move.
+#[test]
+fn a_transaction_that_waits_is_given_up_when_a_later_one_was_executed() {
+    half_moved(|cluster, client, [moved, there], moving| {
+        let lines = ["MULTI", &format!("SET {moved} 1"), "EXEC", "MULTI", &format!("SET {there} 2"), "EXEC"]
+            .map(str::to_string);
+        send(client, &lines.each_ref().map(String::as_str));
+        let replies: Vec<V> = lines.iter().map(|_| client.value()).collect();
+        while moving.keys(10) > 0 {}
+        moving.finish();
+        assert!(matches!(&replies[2], V::Error(text) if text.starts_with("TRYAGAIN ")), "{replies:?}");
+        assert_eq!(replies[5], V::Array(vec![ok()]), "{replies:?}");
+        assert_eq!([at_importer(cluster, moved), at_importer(cluster, there)], [V::bulk("0"), V::bulk("2")]);
+    });
+}
+
+/// What is sent only when something waits already is not sent on before that has been answered: it costs no error.
+#[test]
+fn what_is_sent_while_something_waits_is_executed_behind_it() {
+    let cluster = Cluster::start(Kind::Redis, 2, 0);
+    let sidecar = Sidecar::start(&cluster, PATIENT);
+    let tag = cluster.key_on(0, "k");
+    let [x, y] = ["x", "y"].map(|name| format!("{{{tag}}}{name}"));
+    let mut client = sidecar.conn();
+    assert_eq!(client.line(&format!("MSET {x} 0 {y} 0")), ok());
+    let moving = cluster.begin_move(cluster.slot(&tag), 0, 1);
+    assert_eq!(moving.keys(1), 1);
+    send(&mut client, &[&format!("MSET {x} 1 {y} 1")]);
+    eventually("it waits", || sidecar.metric("sidecache_redirects_total{kind=\"try_again\"}") > 0.0);
+    let sets = [format!("SET {x} 2"), format!("SET {y} 2")];
+    send(&mut client, &[&sets[0], "MULTI", &sets[1], "EXEC"]);
+    client.nothing_for(Duration::from_millis(100));
+    while moving.keys(10) > 0 {}
+    moving.finish();
+    let replies: Vec<V> = (0..5).map(|_| client.value()).collect();
+    assert_eq!([&replies[0], &replies[1], &replies[4]], [&ok(), &ok(), &V::Array(vec![ok()])], "{replies:?}");
+    assert_eq!([at_importer(&cluster, &x), at_importer(&cluster, &y)], [V::bulk("2"), V::bulk("2")]);
+}
+
 /// A reply so large that it is passed on in pieces, which is done before it is whole.
 fn large() -> String {
     "x".repeat(8 << 20)
@@ -134,6 +173,31 @@ fn what_waits_is_tried_again_behind_what_is_on_its_way_to_others() {
     lanes.iter().for_each(|lane| lane.resume(Dir::ToServer));
     assert_eq!([client.value(), client.value()], [ok(), ok()]);
     assert_eq!(importer.line(&get), V::bulk("1"));
+}
+
+/// What is turned away after a later command of the client is tried again before it all the same.
+#[test]
+fn what_waits_is_tried_again_in_the_client_s_order_whatever_was_turned_away_first() {
+    let cluster = Cluster::start(Kind::Redis, 2, 0);
+    let link = Link::to(cluster.node(1).addr());
+    let toml = format!("{PATIENT}\nupstream.address_map = ['{}={}']", cluster.node(1).addr(), link.addr());
+    let sidecar = Sidecar::start(&cluster, &toml);
+    let (key, other) = (cluster.key_on(0, "k"), cluster.key_on(1, "o"));
+    let mut client = sidecar.conn();
+    assert_eq!(client.line(&format!("SET {other} 0")), ok());
+    // The slot's importer is asked for a key that is not there.
+    let moving = cluster.begin_move(cluster.slot(&key), 0, 1);
+    let lanes = link.those(|connection| connection.said(Dir::ToServer, "TRACKING"));
+    lanes.iter().for_each(|lane| lane.hold(Dir::ToServer));
+    let asked = || sidecar.metric("sidecache_redirects_total{kind=\"ask\"}");
+    send(&mut client, &[&format!("STRLEN {key}"), "MULTI", &format!("SET {key} 12"), "EXEC"]);
+    eventually("both are turned away", || asked() == 2.0);
+    // It is not to be one any more, and sends the first back, which is later than the second then.
+    moving.give_up();
+    lanes.iter().for_each(|lane| lane.resume(Dir::ToServer));
+    let replies: Vec<V> = (0..4).map(|_| client.value()).collect();
+    assert_eq!([&replies[0], &replies[3]], [&V::Int(0), &V::Array(vec![ok()])], "{replies:?}");
+    assert_eq!(cluster.node(0).conn().line(&format!("GET {key}")), V::bulk("12"));
 }
 
 /// Of another slot, it may be: a transaction waits for the end of its slot's move and is executed then.

@@ -98,3 +98,16 @@ fn what_is_read_behind_its_watch_may_be_tried_again() {
         assert_eq!(client.line(&format!("GET {key}")), V::bulk("0"));
     });
 }
+
+/// It is too long to be kept until EXEC: nothing of it has been executed, and its client may send it again.
+#[test]
+fn a_long_one_has_to_be_sent_again_by_its_client() {
+    let set = format!("SET KEY {}", "x".repeat(70_000));
+    moved_since(Kind::Redis, &["MULTI", &set], |cluster, mut client, key| {
+        let reply = client.line("EXEC");
+        assert!(matches!(&reply, V::Error(text) if text.starts_with("TRYAGAIN ")), "{reply:?}");
+        assert_eq!(cluster.node(1).conn().line(&format!("GET {key}")), V::bulk("0"));
+        let again = ["MULTI", &set.replace("KEY", key), "EXEC"];
+        assert_eq!(client.pipeline(&again)[2], V::Array(vec![ok()]));
+    });
+}

@@ -43,6 +43,9 @@ pub struct Slot {
     pub group: usize,
     /// Whether it moves from node to node by key: what a server itself gets wrong then must not be asked of it.
     pub moves: bool,
+    /// Whether its node may lose it by force: Redis 7.0 then drops its keys without a word to its replicas, which show them
+    /// again when they are masters.
+    pub drops: bool,
     current: RwLock<Vec<KeyRef>>,
     renewals: AtomicUsize,
 }
@@ -82,7 +85,7 @@ impl Field {
     /// A slot in this round.
     pub fn slot(&self, prefix: &str, db: u32, kind: Kind, pair: bool, group: usize) -> Slot {
         let (prefix, current, renewals) = (prefix.into(), RwLock::default(), AtomicUsize::new(0));
-        let slot = Slot { prefix, db, kind, pair, group, moves: false, current, renewals };
+        let slot = Slot { prefix, db, kind, pair, group, moves: false, drops: false, current, renewals };
         slot.renew(self);
         slot
     }
@@ -215,8 +218,8 @@ impl Client {
             let sent = now();
             self.conn = self.connect(log);
             if self.conn.is_none() {
-                let (path, how) = (self.via.path, "cannot connect".into());
-                log.push(Event::Failed { path, sent, done: now(), how });
+                let (path, how, exchange) = (self.via.path, "cannot connect".into(), String::new());
+                log.push(Event::Failed { path, sent, done: now(), how, exchange });
                 pass(Duration::from_millis(5));
                 return None;
             }
@@ -330,10 +333,14 @@ fn note_failures(log: &mut Log, path: Path, commands: &[Words], answers: &Answer
         Some(_) => None,
     };
     let Some(how) = answers.replies.iter().find_map(error) else { return };
+    let mut exchange = String::new();
+    if path != Path::Direct {
+        let replies: Vec<String> = answers.replies.iter().flatten().map(|(reply, _)| short(reply)).collect();
+        exchange = format!("{commands:?} {replies:?}");
+    }
     let cluster = ["MOVED ", "ASK ", "CROSSSLOT "].iter().any(|start| how.starts_with(start));
     if cluster && path != Path::Direct {
-        let replies: Vec<String> = answers.replies.iter().flatten().map(|(reply, _)| short(reply)).collect();
-        log.push(Event::Wrong("P7", format!("{path:?} answered {how}: {commands:?} {replies:?}")));
+        log.push(Event::Wrong("P7", format!("{path:?} answered {how}: {exchange}")));
     }
-    log.push(Event::Failed { path, sent: answers.sent, done: now(), how });
+    log.push(Event::Failed { path, sent: answers.sent, done: now(), how, exchange });
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use super::checks;
 use super::client::{Field, Log, Slot};
 use super::faults::{Phase, quiet_expiry};
-use super::history::{self, Event, Path, Seen};
+use super::history::{self, Event, MS, Path, Seen};
 use super::report::Report;
 use super::values::{KINDS, Kind, readings};
 use super::{Deck, STEP, number};
@@ -124,6 +124,7 @@ impl Ground {
             let group = if self.is_one { 0 } else { group };
             let mut slot = field.slot(&format!("{{{}}}k{number}", tag.name), 0, kind, pair, group);
             slot.moves = tag.fate == Fate::Moves;
+            slot.drops = tag.fate == Fate::Forced;
             slots.push(slot);
         };
         // The first are read most.
@@ -206,10 +207,12 @@ pub fn errors_of<F: std::fmt::Debug>(harmless: &[F], logs: &[Log], phases: &[Pha
     let moves: Vec<String> = harmless.iter().map(|fault| format!("{fault:?}")).collect();
     let mut wrong = Log::new();
     for event in logs.iter().flatten() {
-        let Event::Failed { path: Path::A | Path::B, sent, done, how } = event else { continue };
+        let Event::Failed { path: path @ (Path::A | Path::B), sent, done, how, exchange } = event else { continue };
         let during = |phase: &&Phase| *sent >= phase.from && *done <= phase.back;
         if let Some(phase) = phases.iter().filter(|phase| moves.contains(&phase.faults[0])).find(during) {
-            wrong.push(Event::Wrong("P7", format!("in {:?}: {how}", phase.faults)));
+            let took = (done - sent) / MS;
+            let text = format!("in {:?}, {path:?} within {took} ms: {how}; {exchange}", phase.faults);
+            wrong.push(Event::Wrong("P7", text));
         }
     }
     wrong

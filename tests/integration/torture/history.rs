@@ -224,6 +224,8 @@ pub enum Event {
         done: Time,
         /// The first error.
         how: String,
+        /// The whole exchange, where a sidecar was asked.
+        exchange: String,
     },
     /// A cached reply compared byte by byte with what the server said before and after it.
     Compared,

@@ -238,8 +238,9 @@ impl Reader {
     fn pipeline(&mut self, at: usize) {
         let field = Arc::clone(&self.field);
         let mut asks = Vec::new();
-        // While a slot moves, what names two of its keys may have to wait, and is given up if a transaction behind it need not.
-        let mut has_pair = false;
+        // While a slot moves, what names two of its keys may have to wait, and so may a transaction; they are given up if a
+        // transaction sent behind them need not.
+        let mut waits = Vec::new();
         for _ in 0..1 + self.dice.below(8) {
             let slot = self.slot(&field, at);
             let keys = slot.current();
@@ -247,10 +248,13 @@ impl Reader {
             let reading = any_reading(slot.kind, &mut self.dice);
             asks.push(match (&keys[..], self.dice.below(100)) {
                 ([a, b], 0..60) => {
-                    has_pair |= slot.moves;
+                    waits.extend(slot.moves.then_some(slot.group));
                     Ask::Pair(a.clone(), b.clone())
                 }
-                (_, 90..95) if !(self.is_alone(at) || has_pair && slot.moves) => Ask::Exec(key, reading),
+                (_, 90..95) if !(self.is_alone(at) || waits.contains(&slot.group)) => {
+                    waits.extend(slot.moves.then_some(slot.group));
+                    Ask::Exec(key, reading)
+                }
                 (_, 95..98) if slot.kind == Kind::Text && !slot.moves => Ask::Script(key),
                 _ => Ask::One(key, reading),
             });

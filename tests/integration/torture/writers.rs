@@ -150,6 +150,10 @@ impl Writer {
         .get(self.dice.below(9))
         .unwrap();
         let mut plan = if gone { self.removal(&keys) } else { values(slot, &keys, version, large) };
+        if slot.drops && !gone && plan.len() > 1 {
+            // Removing what is not there is not replicated, and what a replica has kept would be added to.
+            plan.insert(0, words(&format!("SET {} -", keys[0].name)));
+        }
         if let Some(ms) = expires {
             if slot.kind == Kind::Text {
                 plan[0].extend(words(&format!("PX {ms}")));
@@ -165,6 +169,10 @@ impl Writer {
         let alone = field.terrain.is_some() && self.clients[at].via().path == Path::Direct;
         if alone && way == Way::Interactive || field.terrain.is_some() && elsewhere && slot.moves {
             way = Way::Whole;
+        }
+        // A transaction this long is not kept to be sent again elsewhere.
+        if large && slot.moves && !gone && way == Way::Whole {
+            way = Way::Plain;
         }
         // A key that a script has removed is elsewhere for its next command.
         if slot.moves && plan.len() > 1 {

@@ -20,6 +20,10 @@ impl<'a> Check<'a> {
         if self.may_be_elsewhere(read) {
             return Footing::Lost;
         }
+        if self.successor(read.key).is_some_and(|next| self.history.keys[next].born <= read.done) {
+            // The read's name was looked up before, and may be the next one's by now.
+            return Footing::Lost;
+        }
         let key = &self.history.keys[read.key];
         let mut losses =
             self.history.upsets.iter().filter(|upset| upset.group == key.group && upset.harm == Harm::Loses);
@@ -28,6 +32,12 @@ impl<'a> Check<'a> {
         }
         let is_new = key.holds.is_some() && read.sent < key.born + self.oldest();
         if is_new { Footing::New } else { Footing::Firm }
+    }
+
+    /// The next key of this one's name. It may follow one that was itself taken into use when the loss was over.
+    fn successor(&self, key: KeyId) -> Option<KeyId> {
+        let namesakes = &self.names[self.history.keys[key].name.as_str()];
+        namesakes.get(namesakes.partition_point(|&id| id <= key)).copied()
     }
 
     /// A replica whose master gives a slot away key by key says of what has gone already that it is not there, and does not
