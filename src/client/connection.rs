@@ -172,7 +172,7 @@ impl Connection {
             }
             let limits = self.limits();
             let inline;
-            let (len, raw) = match parser.parse(unread, limits) {
+            let (len, raw) = match parser.next(unread, limits) {
                 Ok(Parsed::Incomplete) => break Ok(Stop::Starved),
                 Ok(Parsed::Empty { len }) => {
                     taken += len;

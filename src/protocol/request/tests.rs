@@ -25,7 +25,9 @@ fn outcome(bytes: &[u8], cuts: &[usize], limits: &RequestLimits) -> Outcome {
     for end in ends {
         loop {
             let buf = &bytes[at..end];
-            let parsed = match parser.parse(buf, limits) {
+            // What comes as a whole is parsed in the one way, what comes in pieces in the other where it can be.
+            let next = if cuts.is_empty() { parser.parse(buf, limits) } else { parser.next(buf, limits) };
+            let parsed = match next {
                 Ok(parsed) => parsed,
                 Err(error) => return (requests, Err(error)),
             };
@@ -333,4 +335,20 @@ fn the_memory_of_a_large_request_is_given_back_at_the_next() {
     assert_eq!(parser.ranges().len(), 100_000);
     parser.parse(b"*1\r\n$4\r\nPING\r\n", &AUTHENTICATED).unwrap();
     assert!(parser.ranges.capacity() <= KEPT_RANGES);
+}
+
+#[test]
+fn the_quicker_way_takes_nothing_that_is_too_large() {
+    for (args, fits) in [
+        (vec![vec![b'x'; 12], vec![b'y'; 10]], true),
+        (vec![vec![b'x'; 12], vec![b'y'; 11]], false),
+        (vec![vec![b'x'; 13]], false),
+        (vec![vec![b'x'; 1]; 4], true),
+        (vec![vec![b'x'; 1]; 5], false),
+    ] {
+        let bytes = encoded(&args);
+        let next = RequestParser::default().next(&bytes, &TIGHT);
+        assert_eq!(next, RequestParser::default().parse(&bytes, &TIGHT), "{args:?}");
+        assert_eq!(next.is_ok(), fits, "{args:?}");
+    }
 }
