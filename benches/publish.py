@@ -20,7 +20,9 @@ def about(about, command):
     machine = about["machine"]
     names = {"sidecache": "sidecache", "redis": "Redis", "twemproxy": "twemproxy", "haproxy": "HAProxy", "envoy": "Envoy"}
     versions = ", ".join(f"{title} {about[name]}" for name, title in names.items() if name in about)
+    # What is counted rather than timed has none.
+    rounds = f"; rounds: {about['rounds']}, each turn {about['seconds']:g} s" if "rounds" in about else ""
     return (
         f"`{command}`, {about['date']}: {machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel'].split('-')[0]}, load"
-        f" {machine['load_at_start']:.1f} at the start; {versions}; rounds: {about['rounds']}, each turn {about['seconds']:g} s."
+        f" {machine['load_at_start']:.1f} at the start; {versions}{rounds}."
     )

@@ -142,8 +142,9 @@ impl Worker {
         waiting.insert(at, detour);
         if is_active {
             detours.active.take();
-            detours.settled.notify_one();
         }
+        // Somebody may be waiting for its reply before trying others again: it waits here itself now.
+        detours.settled.notify_one();
         drop(waiting);
         if is_first && let Some(worker) = self.me() {
             let session = Rc::clone(session);
