@@ -37,7 +37,7 @@ pub struct Admission {
 }
 
 /// What is remembered of a key, packed into 64 bits; all zero: nothing. From the top: 25 bits of its hash, 17 of the
-/// second it was last read in, 14 of nothing, one that is set, 6 of `passed_on`, 6 of `worth`, one of `fat`.
+/// second it was last read in, 8 of nothing, one that is set, 6 of `passed_on`, 6 of `worth`, one of `fat`.
 #[derive(Clone, Copy)]
 struct Seen {
     tag: u64,

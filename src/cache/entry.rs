@@ -74,7 +74,7 @@ pub struct Entry {
 }
 
 /// moka's bookkeeping per entry beyond key and value (measured with glibc's malloc), our `Entry` included.
-const OVERHEAD: usize = 530;
+pub(super) const OVERHEAD: usize = 530;
 
 /// A bit between the lane's and the slot epoch's: no worker ever has 2^30 lanes.
 const PARTS: u64 = 1 << 31;

@@ -8,10 +8,13 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use super::entry::{Entry, Lookup};
+use super::entry::{Entry, Lookup, OVERHEAD};
 
 /// Bytes of the cache for which there is one chain: what a small entry weighs, so that chains stay short.
 const BYTES_PER_CHAIN: u64 = 512;
+
+/// Places beyond what fits: entries that moka is still to judge.
+const SPARE: usize = 1024;
 
 /// The entries by hash.
 pub(super) struct Index {
@@ -41,7 +44,8 @@ impl Index {
     /// Fit for so many bytes of entries.
     pub fn new(bytes: u64) -> Self {
         let chains = (bytes / BYTES_PER_CHAIN).next_power_of_two().clamp(1, 1 << 30);
-        Index { heads: vec![0; chains as usize].into(), places: Vec::new(), free: 0 }
+        let most = usize::try_from(bytes / OVERHEAD as u64).unwrap_or_default() + SPARE;
+        Index { heads: vec![0; chains as usize].into(), places: Vec::with_capacity(most), free: 0 }
     }
 
     /// Lets `judge` see the entry found by `lookup`; if it takes it, says with what, and how often entries of this hash

@@ -235,10 +235,14 @@ impl Connection {
 impl Connection {
     /// Goes on until the connection's state is plain again and nothing is owed.
     async fn converse(&mut self, checked: &mut Checked) -> Result<(), Over> {
+        let is_over = |checked: &Checked| checked.expected.is_empty() && checked.standing.is_plain();
         // What stands behind its end is none of its own any more, and may be another node's.
-        while !(checked.expected.is_empty() && checked.standing.is_plain()) {
+        while !is_over(checked) {
             self.feed(checked).await?;
-            self.go_on(checked).await?;
+            // RESET ends it without a word of upstream.
+            if !is_over(checked) {
+                self.go_on(checked).await?;
+            }
         }
         Ok(())
     }

@@ -55,6 +55,10 @@ impl Worker {
     /// Serves a command from the cache, if its reply is there and may be.
     #[inline]
     pub fn hot_hit(&self, session: &Rc<Session>, hot: &Hot, args: &Args<'_>) -> bool {
+        // Nothing so large is ever kept, and to hash it would take long.
+        if args.raw.len() > self.settings.upstream.large_request_bytes {
+            return false;
+        }
         let by_key;
         let place = match &hot.only {
             Some(place) => place,

@@ -129,8 +129,8 @@ impl Worker {
             part_request(&mut scratch, key);
             let lookup = Lookup::new(&self.seed, namespace, &scratch);
             let slot = self.coherence.shared.generations.slot(key);
-            let admitted = self.admits(&lookup, now);
-            if !admitted || mode == Mode::Off || ruling.mode == Mode::Off || self.coherence.bypassed() {
+            if mode == Mode::Off || ruling.mode == Mode::Off || self.coherence.bypassed() || !self.admits(&lookup, now)
+            {
                 continue;
             }
             let part = Flight {

@@ -273,7 +273,8 @@ impl Worker {
     ) {
         self.cells.command(Class::Read, Outcome::Miss);
         let mode = lane.standing.mode();
-        let fill = self.admits(&reading.lookup, noted.now) && mode != Mode::Off;
+        // In this order: what cannot be filled anyway says nothing against its key.
+        let fill = mode != Mode::Off && self.admits(&reading.lookup, noted.now);
         let tracked = fill && mode == Mode::Tracking && ruling.mode == Mode::Tracking;
         let mut pttl = std::mem::take(&mut *self.scratch.borrow_mut());
         pttl.clear();
