@@ -129,7 +129,13 @@ impl<T> Queue<T> {
                 continue;
             }
             if group.iter().all(|(owed, _)| holds(owed)) {
-                taken.extend(group.drain(..).map(|(owed, _)| owed));
+                for (owed, request) in group.drain(..) {
+                    if !on(Rule::UnsentIsTakenBack) {
+                        self.out.extend_from_slice(&request);
+                        self.queued += request.len() as u64;
+                    }
+                    taken.push(owed);
+                }
                 continue;
             }
             let begin = self.queued;
