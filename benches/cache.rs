@@ -12,7 +12,7 @@ use std::sync::Arc;
 use criterion::{Criterion, criterion_group, criterion_main};
 use foldhash::quality::RandomState;
 use sidecache::cache::entry::Namespace;
-use sidecache::cache::{Content, Entry, Generations, Key, Lookup, Store};
+use sidecache::cache::{Content, Entry, Generations, Lookup, Store};
 
 /// Entries in each store.
 const ENTRIES: usize = 100_000;
@@ -44,8 +44,8 @@ fn entry(generations: &Generations, lookup: &Lookup<'_>) -> Arc<Entry> {
     })
 }
 
-/// quick_cache behind the same borrowed look-up.
-type Quick = quick_cache::unsync::Cache<Key, Arc<Entry>, quick_cache::UnitWeighter, RandomState>;
+/// quick_cache by the same hash.
+type Quick = quick_cache::unsync::Cache<u64, Arc<Entry>, quick_cache::UnitWeighter, RandomState>;
 
 /// Measures `find` over look-ups in turn.
 fn each<T>(c: &mut Criterion, name: &str, lookups: &[Lookup<'_>], mut find: impl FnMut(&Lookup<'_>) -> T) {
@@ -70,18 +70,20 @@ fn look_ups(c: &mut Criterion) {
     let mut quick = Quick::with(2 * ENTRIES, 2 * ENTRIES as u64, Default::default(), seed.clone(), Default::default());
     for lookup in &scattered {
         let entry = entry(&generations, lookup);
-        quick.insert(lookup.to_key(), Arc::clone(&entry));
+        quick.insert(lookup.hash, Arc::clone(&entry));
         store.insert(entry);
     }
     store.tidy();
     let hot = &scattered[ENTRIES - HOT..];
 
     each(c, "look up/hot/store", hot, |lookup| store.look(lookup, |entry| Some(entry.reply().len())));
-    each(c, "look up/hot/quick_cache", hot, |lookup| quick.get(lookup).map(|entry| entry.reply().len()));
+    each(c, "look up/hot/quick_cache", hot, |lookup| quick.get(&lookup.hash).map(|entry| entry.reply().len()));
     each(c, "look up/scattered/store", &scattered, |lookup| store.look(lookup, |entry| Some(entry.reply().len())));
-    each(c, "look up/scattered/quick_cache", &scattered, |lookup| quick.get(lookup).map(|entry| entry.reply().len()));
-    each(c, "look up/missing/store", &missing, |lookup| store.get(lookup).is_some());
-    each(c, "look up/missing/quick_cache", &missing, |lookup| quick.get(lookup).is_some());
+    each(c, "look up/scattered/quick_cache", &scattered, |lookup| {
+        quick.get(&lookup.hash).map(|entry| entry.reply().len())
+    });
+    each(c, "look up/missing/store", &missing, |lookup| store.look(lookup, |entry| Some(entry.reply().len())));
+    each(c, "look up/missing/quick_cache", &missing, |lookup| quick.get(&lookup.hash).is_some());
     c.bench_function("hash a request of 37 B", |b| {
         b.iter(|| Lookup::new(&seed, Namespace(0), black_box(&known[0])).hash);
     });
@@ -100,7 +102,7 @@ fn replace(c: &mut Criterion, generations: &Generations, lookups: &[Lookup<'_>],
     c.bench_function("insert/quick_cache", |b| {
         b.iter(|| {
             let entry = next();
-            quick.insert(entry.as_lookup().to_key(), entry);
+            quick.insert(entry.content.hash, entry);
         });
     });
 }

@@ -5,7 +5,7 @@
 //! nothing crosses users, databases or versions. Requests that differ only in the case of the command's
 //! name are found apart: a missed hit, never a wrong one.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -108,12 +108,6 @@ impl PartialEq for Key {
 
 impl Eq for Key {}
 
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
-}
-
 // === impl Lookup ===
 
 impl<'a> Lookup<'a> {
@@ -146,18 +140,6 @@ impl<'a> Lookup<'a> {
         self.hash == other.hash
             && self.namespace == other.namespace
             && (!on(Rule::RequestsAreCompared) || *self.request == *other.request)
-    }
-}
-
-impl Hash for Lookup<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
-}
-
-impl equivalent::Equivalent<Key> for Lookup<'_> {
-    fn equivalent(&self, key: &Key) -> bool {
-        self.finds(key)
     }
 }
 

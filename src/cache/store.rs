@@ -65,11 +65,6 @@ impl Store {
         Some(taken)
     }
 
-    /// The entry found by `lookup`.
-    pub fn get(&self, lookup: &Lookup<'_>) -> Option<Arc<Entry>> {
-        self.look(lookup, |entry| Some(Arc::clone(entry)))
-    }
-
     /// The entry found by `lookup`, without anybody hearing of it.
     pub fn peek(&self, lookup: &Lookup<'_>) -> Option<Arc<Entry>> {
         self.index.borrow().peek(lookup).map(Arc::clone)
@@ -181,6 +176,10 @@ mod tests {
         entry_of(Namespace(0), request, reply)
     }
 
+    fn get(store: &Store, lookup: &Lookup<'_>) -> Option<Arc<Entry>> {
+        store.look(lookup, |entry| Some(Arc::clone(entry)))
+    }
+
     #[test]
     fn what_was_put_in_is_found_until_another_takes_its_place() {
         let store = Store::new(1 << 20);
@@ -189,10 +188,10 @@ mod tests {
         store.insert(Arc::clone(&a));
         store.insert(Arc::clone(&big));
         assert_eq!(store.look(&find_a, |entry| Some(entry.shared_reply())).expect("there")[..], b"1"[..]);
-        assert_eq!(store.get(&find_big).expect("there").reply().len(), 5000);
+        assert_eq!(get(&store, &find_big).expect("there").reply().len(), 5000);
         store.insert(entry(b"a", b"2"));
-        assert_eq!(store.get(&find_a).expect("replaced").reply(), b"2");
-        assert!(store.get(&entry(b"b", b"").as_lookup()).is_none());
+        assert_eq!(get(&store, &find_a).expect("replaced").reply(), b"2");
+        assert!(get(&store, &entry(b"b", b"").as_lookup()).is_none());
     }
 
     #[test]
@@ -202,7 +201,7 @@ mod tests {
         entries.iter().for_each(|entry| store.insert(Arc::clone(entry)));
         store.tidy();
         assert!(store.bytes() <= 1 << 20, "{} bytes", store.bytes());
-        let found = entries.iter().filter(|entry| store.get(&entry.as_lookup()).is_some()).count() as u64;
+        let found = entries.iter().filter(|entry| get(&store, &entry.as_lookup()).is_some()).count() as u64;
         assert_eq!((found, store.take_evictions()), (store.entries(), 200 - found));
     }
 
@@ -218,7 +217,7 @@ mod tests {
         assert_eq!(weight(&[1000]), (1, small.1 + 999));
         store.remove(&entry(b"a", b"").as_lookup());
         assert_eq!(weight(&[]), (0, 0));
-        assert!(store.get(&entry(b"a", b"").as_lookup()).is_none());
+        assert!(get(&store, &entry(b"a", b"").as_lookup()).is_none());
         assert_eq!(weight(&[1]), small);
     }
 
@@ -253,7 +252,7 @@ mod tests {
             match draw(8) {
                 0 => store.remove(&entry(key.as_bytes(), b"").as_lookup()),
                 1..=3 => store.insert(entry(key.as_bytes(), &vec![0; draw(3) as usize * 700])),
-                _ => drop(store.get(&entry(key.as_bytes(), b"").as_lookup())),
+                _ => drop(get(&store, &entry(key.as_bytes(), b"").as_lookup())),
             }
         }
         store.tidy();
@@ -275,7 +274,7 @@ mod tests {
         store.insert(Arc::clone(&favourite));
         for i in 0..1000 {
             for _ in 0..4 {
-                assert!(store.get(&favourite.as_lookup()).is_some(), "gone after {i} others");
+                assert!(get(&store, &favourite.as_lookup()).is_some(), "gone after {i} others");
             }
             store.insert(entry(format!("k{i}").as_bytes(), &[0; 1000]));
         }

@@ -24,7 +24,7 @@ use crate::dispatch::Flow;
 use crate::dispatch::block::TurnedAway;
 use crate::error::Error;
 use crate::limits::AUTHENTICATED;
-use crate::protocol::{Args, RequestParser, encode};
+use crate::protocol::{Args, Parsed, RequestParser, encode};
 use crate::switch::{Rule, on};
 use crate::telemetry::labels::{Class, Outcome};
 use crate::telemetry::metrics::Counter;
@@ -324,7 +324,7 @@ impl Connection {
                 }
             };
             let mut parser = RequestParser::default();
-            if !matches!(parser.parse(&request, &AUTHENTICATED), Ok(crate::protocol::Parsed::Request { .. })) {
+            if !matches!(parser.parse(&request, &AUTHENTICATED), Ok(Parsed::Request { .. })) {
                 return Err(Over);
             }
             let args = Args { raw: &request, ranges: parser.ranges() };
@@ -416,9 +416,12 @@ impl Connection {
             return self.send_dedicated(checked, class, args, attempt.mute);
         };
         let mut parser = RequestParser::default();
-        let parsed = parser.parse(&again, &AUTHENTICATED).is_ok();
-        debug_assert!(parsed);
-        self.send_dedicated(checked, class, &Args { raw: &again, ranges: parser.ranges() }, attempt.mute);
+        // It is one that we have written: were it none, what the client wrote would do.
+        let again = match parser.parse(&again, &AUTHENTICATED) {
+            Ok(Parsed::Request { .. }) => &Args { raw: &again, ranges: parser.ranges() },
+            _ => args,
+        };
+        self.send_dedicated(checked, class, again, attempt.mute);
     }
 
     fn send_dedicated(&mut self, checked: &mut Checked, class: Class, args: &Args<'_>, mute: bool) {
