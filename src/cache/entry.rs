@@ -5,12 +5,14 @@
 //! nothing crosses users, databases or versions. Requests that differ only in the case of the command's
 //! name are found apart: a missed hit, never a wrong one.
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::generation::Slot;
+use crate::protocol::encode;
 use crate::switch::{Rule, on};
 
 /// Which lane (user and database) and RESP version a key belongs to and, in a cluster, under which owner of its slot.
@@ -24,7 +26,7 @@ pub struct Key {
     pub hash: u64,
     /// The lane and the RESP version.
     pub namespace: Namespace,
-    /// The whole request.
+    /// The whole request; of a part of MGET its key.
     pub request: Arc<[u8]>,
 }
 
@@ -87,9 +89,14 @@ impl Namespace {
         Namespace(self.0 | u64::from(epoch) << 32)
     }
 
-    /// The same, for the parts of replies that are put together here: what finds one is no client's request.
+    /// The same, for the elements of MGET's replies, each of which is found by its key alone.
     pub fn of_parts(self) -> Namespace {
         Namespace(self.0 | PARTS)
+    }
+
+    /// Whether it is one of parts.
+    fn is_of_parts(self) -> bool {
+        self.0 & PARTS != 0
     }
 
     /// Whether its replies are RESP3.
@@ -167,9 +174,19 @@ impl Content {
 // === impl Entry ===
 
 impl Entry {
-    /// The request that it is found by.
+    /// The request that it answers.
+    pub fn request(&self) -> Cow<'_, [u8]> {
+        if !self.content.namespace.is_of_parts() {
+            return self.found_by().into();
+        }
+        let mut request = Vec::new();
+        encode::request(&mut request, &[b"MGET", self.found_by()]);
+        request.into()
+    }
+
+    /// The request that it is found by; of a part, its key.
     #[inline]
-    pub fn request(&self) -> &[u8] {
+    fn found_by(&self) -> &[u8] {
         self.content.bytes.get(..self.content.reply_at as usize).unwrap_or_default()
     }
 
@@ -187,7 +204,7 @@ impl Entry {
     /// What it is found by.
     #[inline]
     pub fn as_lookup(&self) -> Lookup<'_> {
-        Lookup { hash: self.content.hash, namespace: self.content.namespace, request: self.request() }
+        Lookup { hash: self.content.hash, namespace: self.content.namespace, request: self.found_by() }
     }
 
     /// The bytes it costs: reply, request and bookkeeping.

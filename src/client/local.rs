@@ -96,7 +96,7 @@ impl Connection {
             return true;
         }
         if !self.worker.is_cluster() {
-            self.worker.heartbeat(&lane, self.worker.now(), || b"");
+            self.worker.heartbeat(&lane, self.worker.now(), || b""[..].into());
         }
         let mut reply = BytesMut::new();
         match args.get(1) {

@@ -98,7 +98,7 @@ impl Worker {
         let age_ms = boottime().saturating_sub(entry.sent) / 1_000_000;
         tracing::error!(
             command = row.name,
-            request = %String::from_utf8_lossy(entry.request()).escape_debug(),
+            request = %String::from_utf8_lossy(&entry.request()).escape_debug(),
             age_ms,
             generation = entry.generation,
             trail = %self.coherence.trail(entry.slot),
@@ -114,14 +114,15 @@ impl Worker {
     /// The same read on a connection that nobody tracks on.
     async fn read_untracked(&self, lane: &TrackedLane, entry: &Entry) -> Option<(bytes::Bytes, &'static Row)> {
         let mut parser = RequestParser::default();
-        parser.parse(entry.request(), &crate::limits::AUTHENTICATED).ok()?;
-        let row = look_up(&Args { raw: entry.request(), ranges: parser.ranges() })?;
+        let request = entry.request();
+        parser.parse(&request, &crate::limits::AUTHENTICATED).ok()?;
+        let row = look_up(&Args { raw: &request, ranges: parser.ranges() })?;
         let account = self.account_at(lane.identity)?;
         let mut connection = self.check_out(&account, lane.node, PoolKind::Transactions).await.ok()?;
         let answer = async {
             let resp3 = entry.content.namespace.is_resp3();
             connection.align(if resp3 { 3 } else { 2 }, lane.db).await.ok()?;
-            connection.send(entry.request(), 1);
+            connection.send(&request, 1);
             connection.flush().await.ok()?;
             connection.read_reply().await.ok()
         };

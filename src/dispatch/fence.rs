@@ -7,6 +7,7 @@
 //! one PING per round trip. *Invariant:* a hold always ends: a lane that does not answer is lost or has its
 //! epoch bumped, which is as good.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -283,7 +284,7 @@ impl Worker {
 
     /// While hits are served and nothing else is answered, upstream is asked for a sign of life.
     /// A cluster's node is asked for a key that is being hit: one that is cut off from the others still answers PING.
-    pub fn heartbeat<'a>(&self, lane: &TrackedLane, now: u64, hit: impl FnOnce() -> &'a [u8]) {
+    pub fn heartbeat<'a>(&self, lane: &TrackedLane, now: u64, hit: impl FnOnce() -> Cow<'a, [u8]>) {
         if !on(Rule::Heartbeat)
             || lane.standing.mode() != Mode::Tracking
             || !lane.standing.lease.heartbeat_due(now, self.coherence.max_staleness)
@@ -293,7 +294,7 @@ impl Worker {
         let sent = match &self.routes {
             None => lane.queue.send(now, PING, Waiter::Heartbeat).is_ok(),
             Some(_) => {
-                let Some(request) = exists(hit()) else { return };
+                let Some(request) = exists(&hit()) else { return };
                 lane.queue.send(now, &request, Waiter::Heartbeat).is_ok()
             }
         };

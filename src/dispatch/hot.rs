@@ -18,6 +18,9 @@ use crate::switch::{Rule, on};
 use crate::telemetry::labels::Class;
 use crate::upstream::config::ReadFrom;
 
+/// Requests of more words go the usual way.
+const WORDS_MAX: usize = 8;
+
 /// What holds for every hit of a batch, until a command of another kind has been taken.
 pub struct Hot {
     /// Where all reads go; `None`: their keys decide.
@@ -55,8 +58,8 @@ impl Worker {
     /// Serves a command from the cache, if its reply is there and may be.
     #[inline]
     pub fn hot_hit(&self, session: &Rc<Session>, hot: &Hot, args: &Args<'_>) -> bool {
-        // Nothing so large is ever kept, and to hash it would take long.
-        if args.raw.len() > self.settings.upstream.large_request_bytes {
+        // Hashing what is long takes longer than what is saved here; of most such requests no whole reply is kept.
+        if args.len() > WORDS_MAX || args.raw.len() > self.settings.upstream.large_request_bytes {
             return false;
         }
         let by_key;

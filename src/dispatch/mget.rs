@@ -1,6 +1,6 @@
 //! MGET: from the cache when every part is valid at once, else forwarded, filling the parts that are admitted.
 //!
-//! Parts are kept under the one-key MGET they answer, never under GET: MGET answers nil for a key of another type,
+//! Parts are kept by their key in a namespace of their own, never under GET: MGET answers nil for a key of another type,
 //! GET an error, and a user may have the one and not the other. *Invariant:* with `mget = "snapshot"` a reply
 //! is one snapshot: all parts valid at one position of one lane, or one MGET executed by the server.
 
@@ -58,23 +58,17 @@ impl Worker {
         let lane = self.read_lane(session, args.get(1).unwrap_or_default());
         // In a cluster all its keys lie in one slot.
         let namespace = self.namespace(&lane, session.resp3(), args.get(1).unwrap_or_default()).of_parts();
-        let mut found = self.parts_of(namespace, &lane, args);
         let snapshot = on(Rule::MgetIsOneSnapshot) && self.settings.cache.mget == Mget::Snapshot;
-        if on(Rule::MgetNeedsPushes)
-            && snapshot
-            && found.len() > 1
-            && found.iter().flatten().any(|entry| !entry.tracked)
-        {
-            // Parts kept right by age alone may be of different moments.
-            found.fill(None);
+        // Parts kept right by age alone may be of different moments.
+        let tracked = on(Rule::MgetNeedsPushes) && snapshot && args.len() > 2;
+        if self.hit_whole(session, &lane, namespace, args, tracked) {
+            return;
         }
-        if found.iter().all(Option::is_some) {
-            return self.hit_whole(session, &lane, &found);
-        }
+        let found = self.parts_of(namespace, &lane, args);
         self.cells.command(Class::Mget, Outcome::Miss);
         let shape = self.shape(session, &lane, row, args);
         let parts = self.parts_to_fill(namespace, &lane, args, &found, row);
-        let split = !snapshot && found.iter().any(Option::is_some);
+        let split = !snapshot && found.iter().any(Option::is_some) && found.iter().any(Option::is_none);
         if parts.is_empty() && !split {
             return self.forward_read(session, row, args);
         }
@@ -84,30 +78,56 @@ impl Worker {
         self.fetch_parts(ticket, &lane, args, snapshot);
     }
 
-    fn parts_of(&self, namespace: Namespace, lane: &TrackedLane, args: &Args<'_>) -> Vec<Option<Arc<Entry>>> {
-        let mut scratch = self.scratch.borrow_mut();
-        (1..args.len())
-            .map(|i| {
-                part_request(&mut scratch, args.get(i).unwrap_or_default());
-                let lookup = Lookup::new(&self.seed, namespace, &scratch);
-                self.store.look(&lookup, |entry| {
-                    self.coherence.valid(entry, &lane.standing, self.now()).then(|| Arc::clone(entry))
+    /// Answers an MGET all of whose parts are valid. They are copied as they are found: a reference count for each would
+    /// cost more than what is copied in vain where one is missing.
+    fn hit_whole(
+        &self,
+        session: &Session,
+        lane: &Rc<TrackedLane>,
+        namespace: Namespace,
+        args: &Args<'_>,
+        tracked: bool,
+    ) -> bool {
+        let now = self.now();
+        if !self.coherence.may_hit(&lane.standing, now) {
+            return false;
+        }
+        let mut replies = session.replies.borrow_mut();
+        let out = &mut replies.out;
+        let before = out.mark();
+        encode::array_header(out.tail(), args.len() - 1);
+        let mut one = None;
+        for i in 1..args.len() {
+            let lookup = Lookup::new(&self.seed, namespace, args.get(i).unwrap_or_default());
+            let copied = self.store.look(&lookup, |entry| {
+                let valid = (entry.tracked || !tracked) && self.coherence.unchanged(entry, &lane.standing, now);
+                valid.then(|| {
+                    out.entry(entry);
+                    one.get_or_insert_with(|| Arc::clone(entry));
                 })
-            })
-            .collect()
-    }
-
-    fn hit_whole(&self, session: &Rc<Session>, lane: &Rc<TrackedLane>, found: &[Option<Arc<Entry>>]) {
-        if !session.mute() {
-            let mut replies = session.replies.borrow_mut();
-            encode::array_header(replies.out.tail(), found.len());
-            for entry in found.iter().flatten() {
-                replies.out.entry(entry);
+            });
+            if copied.is_none() {
+                out.cut_back(before);
+                return false;
             }
         }
-        if let Some(Some(entry)) = found.first() {
-            self.served(lane, entry, Class::Mget);
+        if session.mute() {
+            out.cut_back(before);
         }
+        drop(replies);
+        if let Some(entry) = one {
+            self.served(lane, &entry, Class::Mget);
+        }
+        true
+    }
+
+    fn parts_of(&self, namespace: Namespace, lane: &TrackedLane, args: &Args<'_>) -> Vec<Option<Arc<Entry>>> {
+        let valid = |key| {
+            self.store.look(&Lookup::new(&self.seed, namespace, key), |entry| {
+                self.coherence.valid(entry, &lane.standing, self.now()).then(|| Arc::clone(entry))
+            })
+        };
+        (1..args.len()).map(|i| valid(args.get(i).unwrap_or_default())).collect()
     }
 
     /// The parts that are not in the cache and worth having there.
@@ -122,12 +142,10 @@ impl Worker {
         let now = self.now();
         let mode = lane.standing.mode();
         let mut parts = Vec::new();
-        let mut scratch = self.scratch.borrow_mut();
         for (i, _) in found.iter().enumerate().filter(|(_, entry)| entry.is_none()) {
             let key = args.get(i + 1).unwrap_or_default();
             let ruling = self.rules.of(key);
-            part_request(&mut scratch, key);
-            let lookup = Lookup::new(&self.seed, namespace, &scratch);
+            let lookup = Lookup::new(&self.seed, namespace, key);
             let slot = self.coherence.shared.generations.slot(key);
             if mode == Mode::Off || ruling.mode == Mode::Off || self.coherence.bypassed() || !self.admits(&lookup, now)
             {
@@ -320,12 +338,6 @@ impl Snapshot {
             Some(cached) => cached.iter().take(element).filter(|entry| entry.is_none()).count(),
         }
     }
-}
-
-/// The one-key MGET that a part answers.
-fn part_request(out: &mut BytesMut, key: &[u8]) {
-    out.clear();
-    encode::request(out, &[b"MGET", key]);
 }
 
 /// The elements of an array reply; `None` if it is none.

@@ -22,6 +22,13 @@ const KEEP: usize = 1024;
 /// A buffer that outgrows `KEEP` becomes so large at once: a pipeline's replies are copied into it, not it into itself.
 const ROOM: usize = 8 * 1024;
 
+/// A point in what waits; see [`Output::mark`].
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    pieces: usize,
+    tail: usize,
+}
+
 /// Bytes on their way to one client.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -101,6 +108,22 @@ impl Output {
     /// The buffer that small replies are built in.
     pub fn tail(&mut self) -> &mut BytesMut {
         &mut self.tail
+    }
+
+    /// Where it ends now, until something is written.
+    pub fn mark(&self) -> Mark {
+        Mark { pieces: self.pieces.len(), tail: self.tail.len() }
+    }
+
+    /// Forgets what was appended behind a mark.
+    pub fn cut_back(&mut self, to: Mark) {
+        let mut behind = self.pieces.drain(to.pieces.min(self.pieces.len())..);
+        let Some(mut sealed) = behind.next() else { return self.tail.truncate(to.tail) };
+        self.in_pieces -= sealed.len() + behind.map(|piece| piece.len()).sum::<usize>();
+        // What was the tail then; or, had it been empty, a piece that came later.
+        sealed.truncate(to.tail);
+        self.tail.clear();
+        self.tail.extend_from_slice(&sealed);
     }
 
     /// Forgets everything.
@@ -204,5 +227,28 @@ mod tests {
         assert_eq!(&output.tail[..], b"c");
         output.advance(1);
         assert!(output.is_empty());
+    }
+
+    #[test]
+    fn what_came_behind_a_mark_is_forgotten() {
+        let large = Bytes::from(vec![b'b'; SHARED_FROM]);
+        for (before, behind) in
+            [("", "c"), ("a", "c"), ("", "lcl"), ("a", "l"), ("a", "clcl"), ("al", "l"), ("la", "cl")]
+        {
+            let mut output = Output::default();
+            let append = |output: &mut Output, what: &str| {
+                what.chars().for_each(|c| if c == 'l' { output.share(&large) } else { output.copy(&[c as u8]) });
+            };
+            append(&mut output, before);
+            let (mark, len) = (output.mark(), output.len());
+            append(&mut output, behind);
+            output.cut_back(mark);
+            assert_eq!(output.len(), len, "{before} {behind}");
+            append(&mut output, "zl");
+            let all: Vec<u8> = output.pieces.iter().flatten().chain(&output.tail).copied().collect();
+            let expected = format!("{before}zl").replace('l', std::str::from_utf8(&large).unwrap());
+            assert_eq!(all, expected.as_bytes(), "{before} {behind}");
+            assert_eq!(output.len(), expected.len());
+        }
     }
 }
