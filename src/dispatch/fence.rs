@@ -7,7 +7,6 @@
 //! one PING per round trip. *Invariant:* a hold always ends: a lane that does not answer is lost or has its
 //! epoch bumped, which is as good.
 
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -18,7 +17,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::lane::{Ticket, TrackedLane, Waiter};
 use super::worker::{Message, Worker};
-use crate::cache::Mode;
+use crate::cache::{Entry, Mode};
 use crate::command::look_up;
 use crate::limits::AUTHENTICATED;
 use crate::net::boottime;
@@ -284,7 +283,7 @@ impl Worker {
 
     /// While hits are served and nothing else is answered, upstream is asked for a sign of life.
     /// A cluster's node is asked for a key that is being hit: one that is cut off from the others still answers PING.
-    pub fn heartbeat<'a>(&self, lane: &TrackedLane, now: u64, hit: impl FnOnce() -> Cow<'a, [u8]>) {
+    pub fn heartbeat(&self, lane: &TrackedLane, now: u64, hit: Option<&Entry>) {
         if !on(Rule::Heartbeat)
             || lane.standing.mode() != Mode::Tracking
             || !lane.standing.lease.heartbeat_due(now, self.coherence.max_staleness)
@@ -294,7 +293,7 @@ impl Worker {
         let sent = match &self.routes {
             None => lane.queue.send(now, PING, Waiter::Heartbeat).is_ok(),
             Some(_) => {
-                let Some(request) = exists(&hit()) else { return };
+                let Some(request) = hit.and_then(|hit| exists(&hit.request())) else { return };
                 lane.queue.send(now, &request, Waiter::Heartbeat).is_ok()
             }
         };

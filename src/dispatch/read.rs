@@ -138,7 +138,7 @@ impl Worker {
     pub fn served(&self, lane: &Rc<TrackedLane>, entry: &Arc<Entry>, class: Class) {
         self.cells.command(class, Outcome::Hit);
         self.hits.set(self.hits.get() + 1);
-        self.heartbeat(lane, self.now(), || entry.request());
+        self.heartbeat(lane, self.now(), Some(entry));
         if self.sampling.draw() {
             self.audit(lane, entry);
         }
