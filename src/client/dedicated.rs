@@ -393,6 +393,8 @@ impl Connection {
         } else {
             self.wait_for_replies(checked).await?;
             self.answer(&self.failed(&error));
+            // Upstream is asked nothing, and may never say anything that would take it along.
+            self.worker.flush_one(&self.session);
         }
         self.session.spoken();
         Ok(())
