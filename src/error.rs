@@ -139,7 +139,9 @@ pub enum Error {
     #[error("ERR sidecache: '{0}' is not possible in a transaction or while keys are watched")]
     CannotFollow(String),
     /// CLIENT TRACKING in front of a cluster.
-    #[error("ERR sidecache: '{0}' is not possible in front of a cluster: one of its nodes would tell of its own keys alone")]
+    #[error(
+        "ERR sidecache: '{0}' is not possible in front of a cluster: one of its nodes would tell of its own keys alone"
+    )]
     OneNodeAlone(String),
     /// Redis's own text (RESP2's subscribe mode).
     #[error(
