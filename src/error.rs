@@ -138,6 +138,11 @@ pub enum Error {
     /// would show a client of a cluster the real nodes.
     #[error("ERR sidecache: '{0}' is not possible in a transaction or while keys are watched")]
     CannotFollow(String),
+    /// CLIENT TRACKING in front of a cluster.
+    #[error(
+        "ERR sidecache: '{0}' is not possible in front of a cluster: one of its nodes would tell of its own keys alone"
+    )]
+    OneNodeAlone(String),
     /// Redis's own text (RESP2's subscribe mode).
     #[error(
         "{word}Can't execute '{0}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
@@ -197,6 +202,7 @@ impl Error {
             | Error::SubscribeMode(_)
             | Error::CrossSlot
             | Error::UnknownNode(_)
+            | Error::OneNodeAlone(_)
             | Error::CannotFollow(_) => ErrorKind::Usage,
             Error::ExecAbort => ErrorKind::ExecAbort,
             Error::Draining => ErrorKind::Draining,

@@ -16,7 +16,7 @@ use super::checkout::pool_for;
 use super::connection::{Connection, Over, Until};
 use super::effects::Standing;
 use super::elsewhere::{Elsewhere, Try};
-use super::expect::Expect;
+use super::expect::{Expect, begins_tracking};
 use super::registry::BLOCKED;
 use crate::command::spread::Spread;
 use crate::command::{Row, look_up};
@@ -144,6 +144,11 @@ impl Connection {
         let row = look_up(args);
         if self.worker.is_cluster() && row.is_some_and(|row| row.name == "multi") && args.len() == 1 {
             return self.begin_transaction(args).await;
+        }
+        if let Some(row) = row.filter(|row| self.worker.is_cluster() && begins_tracking(row, args)) {
+            // The client would be told of one node's keys, and could read no others.
+            self.worker.refuse(&self.session, class, &Error::OneNodeAlone(row.name.replace('|', " ")));
+            return Ok(());
         }
         if self.worker.is_cluster()
             && let Some(row) = row.filter(|row| row.arity_ok(args.len()))
@@ -350,6 +355,9 @@ impl Connection {
                 let error = Error::CannotFollow(row.name.replace('|', " "));
                 return self.deny(checked, error).await;
             }
+            if is_cluster && begins_tracking(row, args) {
+                return self.deny(checked, Error::OneNodeAlone(row.name.replace('|', " "))).await;
+            }
             let here = checked.standing.answers_here(row, resp3, is_cluster) && !self.upstream_lacks(row);
             if row.arity_ok(args.len()) && here {
                 self.wait_for_replies(checked).await?;
@@ -393,6 +401,8 @@ impl Connection {
         } else {
             self.wait_for_replies(checked).await?;
             self.answer(&self.failed(&error));
+            // Upstream is asked nothing, and may never say anything that would take it along.
+            self.worker.flush_one(&self.session);
         }
         self.session.spoken();
         Ok(())

@@ -44,9 +44,9 @@ pub(super) struct Elsewhere {
     /// Everything said since MULTI, while that is short.
     said: Option<BytesMut>,
     first_key: Option<Bytes>,
-    /// The slot of the keys that are watched.
+    /// The slot of the first key that is watched.
     watched: Option<u16>,
-    /// Whether the transaction's keys lie in several slots.
+    /// Whether the transaction's keys, and those watched for it, lie in several slots.
     crosses_slots: bool,
     /// A command of the transaction has been turned away.
     spoilt: Option<TurnedAway>,
@@ -90,11 +90,14 @@ impl Elsewhere {
     }
 
     /// A command is sent.
-    fn note(&mut self, row: Option<&'static Row>, args: &Args<'_>, in_multi: bool) {
+    fn note(&mut self, row: Option<&'static Row>, args: &Args<'_>, in_multi: bool, watching: bool) {
         self.commands = self.commands.saturating_add(1);
+        self.watched = self.watched.filter(|_| watching);
         if !in_multi {
             if let Some(row) = row.filter(|row| row.name == "watch") {
-                row.each_key(args, |key| self.watched = Some(key_slot(key)));
+                row.each_key(args, |key| {
+                    self.watched.get_or_insert_with(|| key_slot(key));
+                });
             }
             let begins = row.is_some_and(|row| row.name == "multi");
             self.said = begins.then(|| BytesMut::from(args.raw));
@@ -106,9 +109,13 @@ impl Elsewhere {
             said.extend_from_slice(args.raw);
         }
         if let Some(row) = row {
-            row.each_key(args, |key| match &self.first_key {
-                None => self.first_key = Some(Bytes::copy_from_slice(key)),
-                Some(first) => self.crosses_slots |= key_slot(first) != key_slot(key),
+            row.each_key(args, |key| {
+                let slot = key_slot(key);
+                self.crosses_slots |= self.watched.is_some_and(|watched| watched != slot);
+                match &self.first_key {
+                    None => self.first_key = Some(Bytes::copy_from_slice(key)),
+                    Some(first) => self.crosses_slots |= key_slot(first) != slot,
+                }
             });
         }
     }
@@ -148,8 +155,9 @@ impl Connection {
     /// A command is about to be sent.
     pub(super) fn note_for_elsewhere(&self, checked: &mut Checked, row: Option<&'static Row>, args: &Args<'_>) {
         if checked.elsewhere.possible {
-            let in_multi = checked.standing.in_multi();
-            checked.elsewhere.note(row, args, in_multi);
+            let standing = &checked.standing;
+            let watching = standing.is_watching() || standing.begins_to_watch();
+            checked.elsewhere.note(row, args, standing.in_multi(), watching);
         }
     }
 

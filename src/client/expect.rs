@@ -229,9 +229,14 @@ fn effect_of(row: &Row, args: &Args<'_>) -> Effect {
         "punsubscribe" => Effect::Unsubscription(Topic::Pattern),
         "sunsubscribe" => Effect::Unsubscription(Topic::Shard),
         "monitor" => Effect::Keep,
-        "client|tracking" if args.get(2).is_some_and(|on| on.eq_ignore_ascii_case(b"on")) => Effect::Keep,
+        "client|tracking" if begins_tracking(row, args) => Effect::Keep,
         _ => Effect::None,
     }
+}
+
+/// Whether a client is to be told of the changes of what it reads.
+pub fn begins_tracking(row: &Row, args: &Args<'_>) -> bool {
+    row.name == "client|tracking" && args.get(2).is_some_and(|on| on.eq_ignore_ascii_case(b"on"))
 }
 
 /// A number as servers read it: 007 and +1 are none.

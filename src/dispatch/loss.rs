@@ -65,9 +65,9 @@ impl Worker {
             let is_there = self.is_there(lane.node);
             if matches!(loss, Loss::Left) || !is_there {
                 // Why has been told once for all lanes.
-                tracing::debug!(upstream = %self.settings.topology, db = lane.db, cause = %loss, "lane lost");
+                tracing::debug!(upstream = %self.name_of(lane), db = lane.db, cause = %loss, "lane lost");
             } else {
-                tracing::warn!(upstream = %self.settings.topology, db = lane.db, cause = %loss, "lane lost");
+                tracing::warn!(upstream = %self.name_of(lane), db = lane.db, cause = %loss, "lane lost");
             }
             *lane.trouble.borrow_mut() = Some(Trouble::Unreachable(loss.to_string()));
             // Where it was we who gave up, its successor ends it at the server, or a late write of it could follow a
@@ -84,7 +84,7 @@ impl Worker {
                 lane.queue.want();
             }
         }
-        let error = Error::Lost { upstream: self.upstream_name(), cause: loss.to_string() };
+        let error = Error::Lost { upstream: self.name_of(lane), cause: loss.to_string() };
         let holds = std::mem::take(&mut *lane.next_fence.borrow_mut());
         // Who has been told that it took too long must not find it done later.
         let lost = driver
@@ -135,9 +135,9 @@ impl Worker {
             tracing::debug!(upstream = %self.settings.topology, db = lane.db, cause = %error, "refused by upstream");
         } else if matches!(error, HandshakeError::Nowhere) || !self.is_there(lane.node) {
             // Who looks for it tells why it is not found, or that it has left.
-            tracing::debug!(upstream = %self.settings.topology, db = lane.db, cause = %error, "no connection to upstream");
+            tracing::debug!(upstream = %self.name_of(lane), db = lane.db, cause = %error, "no connection to upstream");
         } else if lane.trouble.borrow().as_ref() != Some(&trouble) {
-            tracing::warn!(upstream = %self.settings.topology, db = lane.db, cause = %error, "no connection to upstream");
+            tracing::warn!(upstream = %self.name_of(lane), db = lane.db, cause = %error, "no connection to upstream");
         }
         if let Trouble::Refused(line) = &trouble {
             // A user who could log in once and cannot any more: as upstream does, its clients are let go.
@@ -156,6 +156,15 @@ impl Worker {
         if self.is_cluster() {
             // What names no key need not wait for this node.
             lane.queue.reroute();
+        }
+    }
+
+    /// Upstream's name in errors and logs, and of its nodes the one that a lane is, or was last, connected to.
+    fn name_of(&self, lane: &TrackedLane) -> String {
+        let upstream = self.upstream_name();
+        match &*lane.address.borrow() {
+            Some(address) if self.settings.topology.has_alternatives() => format!("{address} ({upstream})"),
+            _ => upstream,
         }
     }
 
@@ -184,7 +193,7 @@ impl Worker {
             driver.abandon();
             return self.lane_lost(lane, driver, pieces, &Loss::Silent);
         }
-        let upstream = self.upstream_name();
+        let upstream = self.name_of(lane);
         let error = match (&*lane.trouble.borrow(), up) {
             (_, true) => Error::Timeout { upstream },
             (Some(Trouble::Unreachable(cause)), _) => Error::Unreachable { upstream, cause: cause.clone() },

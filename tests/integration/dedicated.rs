@@ -56,6 +56,20 @@ fn a_read_right_behind_watch_is_part_of_the_conversation() {
     assert!(sidecar.metric(r#"sidecache_cache_bypass_total{reason="transaction"}"#) >= 1.0);
 }
 
+/// Upstream has nothing to say about it that would take it along.
+#[test]
+fn what_is_refused_in_a_conversation_is_told_at_once() {
+    let server = Server::redis();
+    let sidecar = Sidecar::start(&server, "");
+    let mut conn = sidecar.conn();
+    assert_eq!(conn.line("WATCH k"), ok());
+    for (line, error) in [("SHUTDOWN", "NOPERM "), ("AUTH none", "ERR sidecache: 'auth' is not possible ")] {
+        let reply = conn.line(line);
+        assert!(matches!(&reply, V::Error(text) if text.starts_with(error)), "{line}: {reply:?}");
+    }
+    assert_eq!(conn.line("UNWATCH"), ok());
+}
+
 #[test]
 fn a_protocol_error_is_told_and_ends_the_connection_alone_and_in_a_conversation() {
     let server = Server::redis();

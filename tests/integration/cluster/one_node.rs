@@ -182,3 +182,34 @@ fn info_and_metrics_tell_of_the_nodes_that_there_are() {
     told(&mut client, "sidecache_nodes:4\r\nsidecache_masters:2\r\n");
     eventually("the metrics tell", || sidecar.metric("sidecache_nodes{role=\"master\"}") == 2.0);
 }
+
+/// One node would tell of its own keys alone, and the others' could not be read on its connection.
+#[test]
+fn tracking_is_refused_and_what_is_read_then_is_no_less_right() {
+    let cluster = Cluster::start(Kind::Redis, 2, 0);
+    let sidecar = Sidecar::start(&cluster, PATIENT);
+    let keys = [0, 1].map(|at| cluster.key_on(at, "k"));
+    let mut client = Conn::open3(sidecar.addr());
+    let refused = |reply: V| {
+        let text = "ERR sidecache: 'client tracking' is not possible in front of a cluster";
+        assert!(matches!(&reply, V::Error(error) if error.starts_with(text)), "{reply:?}");
+    };
+    for (words, over) in [("", ""), (" BCAST PREFIX k", ""), ("", "WATCH"), ("", "MULTI")] {
+        match over {
+            "WATCH" => drop(client.line(&format!("WATCH {}", keys[0]))),
+            "MULTI" => drop([client.line("MULTI"), client.line(&format!("GET {}", keys[0]))]),
+            _ => {}
+        }
+        refused(client.line(&format!("CLIENT TRACKING on{words}")));
+        match over {
+            "WATCH" => assert_eq!(client.line("UNWATCH"), V::Simple("OK".into())),
+            "MULTI" => assert!(matches!(client.line("EXEC"), V::Error(text) if text.starts_with("EXECABORT"))),
+            _ => {}
+        }
+        for key in &keys {
+            assert_eq!(client.line(&format!("SET {key} 1")), V::Simple("OK".into()));
+            assert_eq!(client.line(&format!("GET {key}")), V::bulk("1"));
+        }
+    }
+    assert_eq!(client.line("CLIENT TRACKING off"), V::Simple("OK".into()));
+}

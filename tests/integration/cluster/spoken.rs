@@ -111,3 +111,23 @@ fn a_long_one_has_to_be_sent_again_by_its_client() {
         assert_eq!(client.pipeline(&again)[2], V::Array(vec![ok()]));
     });
 }
+
+/// They are keys of several slots, whatever is tried again: a client told that something has changed would try for ever.
+#[test]
+fn what_is_watched_at_one_node_guards_nothing_at_another() {
+    let cluster = Cluster::start(Kind::Redis, 2, 0);
+    let sidecar = Sidecar::start(&cluster, PATIENT);
+    let [a, b] = [0, 1].map(|at| cluster.key_on(at, "k"));
+    let mut client = sidecar.conn();
+    let crosses = |reply: V| assert!(matches!(&reply, V::Error(text) if text.starts_with("CROSSSLOT ")), "{reply:?}");
+    let lines = [&format!("WATCH {a}"), "MULTI", &format!("SET {b} 1")];
+    assert_eq!(lines.map(|line| client.line(line)), [ok(), ok(), queued()]);
+    crosses(client.line("EXEC"));
+    assert_eq!(client.line(&format!("GET {b}")), V::Nil);
+    assert_eq!(client.line(&format!("WATCH {a}")), ok());
+    crosses(client.line(&format!("WATCH {b}")));
+    // What is watched stays so.
+    cluster.node(0).conn().line(&format!("SET {a} 1"));
+    let lines = ["MULTI", &format!("SET {a} 2"), "EXEC", &format!("GET {a}")];
+    assert_eq!(lines.map(|line| client.line(line)), [ok(), queued(), V::Nil, V::bulk("1")]);
+}

@@ -76,7 +76,9 @@ pub const VARIES: [(&str, How, &str); 44] = [
 ];
 
 /// What a client can notice of sidecache in a command's reply, and what is left out of the comparison therefore.
-pub const DIFFERENCES: [(&str, How, &str); 9] = [
+pub const DIFFERENCES: [(&str, How, &str); 11] = [
+    ("client|tracking", How::Bytes, "before a cluster refused"),
+    ("monitor", How::Bytes, "before a cluster it shows one node's commands"),
     ("acl|log", How::Bytes, "addresses and names are those of sidecache's connections"),
     ("client|id", How::Numbers, "sidecache's own ids"),
     ("client|info", How::Types, "sidecache's own clients, fewer fields"),
