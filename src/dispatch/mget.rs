@@ -6,7 +6,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
@@ -36,7 +35,7 @@ pub struct Snapshot {
     /// The parts to fill: which element of the reply, and what its validity will rest on.
     parts: Vec<(usize, Flight<Ticket>)>,
     /// With `mget = "split"`, what the cache had, by element; the reply has the rest.
-    cached: Option<Vec<Option<Arc<Entry>>>>,
+    cached: Option<Vec<Option<Entry>>>,
     /// How the reply is rewritten.
     shape: Option<Shape>,
     /// It has taken a detour: nothing is filled.
@@ -63,7 +62,7 @@ impl Worker {
         if on(Rule::MgetNeedsPushes)
             && snapshot
             && found.len() > 1
-            && found.iter().flatten().any(|entry| !entry.tracked)
+            && found.iter().flatten().any(|entry| !entry.is_tracked())
         {
             // Parts kept right by age alone may be of different moments.
             found.fill(None);
@@ -84,20 +83,20 @@ impl Worker {
         self.fetch_parts(ticket, &lane, args, snapshot);
     }
 
-    fn parts_of(&self, namespace: Namespace, lane: &TrackedLane, args: &Args<'_>) -> Vec<Option<Arc<Entry>>> {
+    fn parts_of(&self, namespace: Namespace, lane: &TrackedLane, args: &Args<'_>) -> Vec<Option<Entry>> {
         let mut scratch = self.scratch.borrow_mut();
         (1..args.len())
             .map(|i| {
                 part_request(&mut scratch, args.get(i).unwrap_or_default());
                 let lookup = Lookup::new(&self.seed, namespace, &scratch);
                 self.store.look(&lookup, |entry| {
-                    self.coherence.valid(entry, &lane.standing, self.now()).then(|| Arc::clone(entry))
+                    self.coherence.valid(entry, &lane.standing, self.now()).then(|| entry.clone())
                 })
             })
             .collect()
     }
 
-    fn hit_whole(&self, session: &Rc<Session>, lane: &Rc<TrackedLane>, found: &[Option<Arc<Entry>>]) {
+    fn hit_whole(&self, session: &Rc<Session>, lane: &Rc<TrackedLane>, found: &[Option<Entry>]) {
         if !session.mute() {
             let mut replies = session.replies.borrow_mut();
             encode::array_header(replies.out.tail(), found.len());
@@ -116,7 +115,7 @@ impl Worker {
         namespace: Namespace,
         lane: &TrackedLane,
         args: &Args<'_>,
-        found: &[Option<Arc<Entry>>],
+        found: &[Option<Entry>],
         row: &'static Row,
     ) -> Vec<(usize, Flight<Ticket>)> {
         let now = self.now();
@@ -250,7 +249,7 @@ impl Worker {
             match self.coherence.fill(part, &lane.standing, bytes, bytes) {
                 Ok(entry) => {
                     self.cells.add(Counter::Fills, 1);
-                    self.store.insert(Arc::new(entry));
+                    self.store.insert(part.key.hash, entry);
                 }
                 Err(reason) => self.cells.fill_refused(reason),
             }
