@@ -213,9 +213,14 @@ mod tests {
         assert_eq!(take(&index, true), Some(3));
         index.put(a.hash, entry_of(&a, b""));
         assert_eq!(index.served(&a), Some(0), "the new one has not");
-        for n in 4..=0x1_0002_u32 {
+        for n in 4..=0x1_0010_u32 {
             assert_eq!(take(&index, true), Some(n as u16));
         }
         assert_eq!(index.served(&a), Some(u16::MAX));
+    }
+
+    #[test]
+    fn no_place_takes_more_than_it_must() {
+        assert_eq!(size_of::<Place>(), 24);
     }
 }
