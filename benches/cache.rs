@@ -7,12 +7,11 @@
 #![allow(missing_docs, reason = "criterion's macros write public functions")]
 
 use std::hint::black_box;
-use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use foldhash::quality::RandomState;
 use sidecache::cache::entry::Namespace;
-use sidecache::cache::{Content, Entry, Generations, Lookup, Store};
+use sidecache::cache::{Basis, Entry, Generations, Lookup, Store};
 
 /// Entries in each store.
 const ENTRIES: usize = 100_000;
@@ -31,21 +30,13 @@ fn requests(prefix: &str) -> Vec<Vec<u8>> {
     (0..ENTRIES).map(|i| format!("*2\r\n$3\r\nGET\r\n$16\r\n{prefix}:{i:012}\r\n").into_bytes()).collect()
 }
 
-fn entry(generations: &Generations, lookup: &Lookup<'_>) -> Arc<Entry> {
-    Arc::new(Entry {
-        content: Content::new(lookup, &[b'v'; 106]),
-        slot: generations.slot(lookup.request),
-        generation: 0,
-        lane_epoch: 0,
-        node_epoch: 0,
-        sent: 0,
-        deadline: u64::MAX,
-        tracked: true,
-    })
+fn entry(generations: &Generations, lookup: &Lookup<'_>) -> Entry {
+    let slot = generations.slot(lookup.request);
+    Entry::new(lookup, &[b'v'; 106], Basis { slot, stamp: 0, sent: 0, deadline: u64::MAX, tracked: true })
 }
 
 /// quick_cache by the same hash.
-type Quick = quick_cache::unsync::Cache<u64, Arc<Entry>, quick_cache::UnitWeighter, RandomState>;
+type Quick = quick_cache::unsync::Cache<u64, Entry, quick_cache::UnitWeighter, RandomState>;
 
 /// Measures `find` over look-ups in turn.
 fn each<T>(c: &mut Criterion, name: &str, lookups: &[Lookup<'_>], mut find: impl FnMut(&Lookup<'_>) -> T) {
@@ -70,8 +61,8 @@ fn look_ups(c: &mut Criterion) {
     let mut quick = Quick::with(2 * ENTRIES, 2 * ENTRIES as u64, Default::default(), seed.clone(), Default::default());
     for lookup in &scattered {
         let entry = entry(&generations, lookup);
-        quick.insert(lookup.hash, Arc::clone(&entry));
-        store.insert(entry);
+        quick.insert(lookup.hash, entry.clone());
+        store.insert(lookup.hash, entry);
     }
     store.tidy();
     let hot = &scattered[ENTRIES - HOT..];
@@ -92,17 +83,22 @@ fn look_ups(c: &mut Criterion) {
 
 /// What a fill does: an entry takes an older one's place.
 fn replace(c: &mut Criterion, generations: &Generations, lookups: &[Lookup<'_>], store: &Store, quick: &mut Quick) {
-    let fresh: Vec<_> = lookups.iter().map(|lookup| entry(generations, lookup)).collect();
+    let fresh: Vec<_> = lookups.iter().map(|lookup| (lookup.hash, entry(generations, lookup))).collect();
     let mut at = 0;
     let mut next = || {
         at = (at + 1) % ENTRIES;
-        Arc::clone(&fresh[at])
+        fresh[at].clone()
     };
-    c.bench_function("insert/store", |b| b.iter(|| store.insert(next())));
+    c.bench_function("insert/store", |b| {
+        b.iter(|| {
+            let (hash, entry) = next();
+            store.insert(hash, entry);
+        });
+    });
     c.bench_function("insert/quick_cache", |b| {
         b.iter(|| {
-            let entry = next();
-            quick.insert(entry.content.hash, entry);
+            let (hash, entry) = next();
+            quick.insert(hash, entry);
         });
     });
 }

@@ -45,7 +45,7 @@ const MEMORIES: [u64; 3] = [2 << 20, 16 << 20, 64 << 20];
 const PER_SECOND: usize = 10_000;
 
 /// What an entry costs beyond request and reply; the store's own figure.
-const OVERHEAD: usize = 530;
+const OVERHEAD: usize = 400;
 
 #[derive(Parser)]
 struct Options {

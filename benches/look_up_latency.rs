@@ -13,7 +13,6 @@
 #![allow(missing_docs, reason = "nothing here is used by anybody else")]
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,7 +20,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use foldhash::quality::RandomState;
 use sidecache::cache::entry::Namespace;
-use sidecache::cache::{Content, Entry, Generations, Lookup, Store};
+use sidecache::cache::{Basis, Entry, Generations, Lookup, Store};
 
 use dice::{Dice, Zipf};
 use histogram::Histogram;
@@ -146,7 +145,7 @@ fn measure(writer: Writer, seconds: Duration, empty: u64) -> (Histogram, u64) {
             let request = &stage.requests[zipf.draw(&mut dice) as usize];
             let lookup = Lookup::new(&stage.seed, Namespace(0), request);
             let begin = Instant::now();
-            let found = black_box(stage.store.look(black_box(&lookup), |entry| Some(Arc::clone(entry))));
+            let found = black_box(stage.store.look(black_box(&lookup), |entry| Some(entry.clone())));
             let took = begin.elapsed();
             histogram.record((took.as_nanos() as u64).saturating_sub(empty));
             count += 1;
@@ -189,16 +188,9 @@ impl Stage {
     }
 
     fn insert(&self, lookup: Lookup<'_>) {
-        self.store.insert(Arc::new(Entry {
-            content: Content::new(&lookup, &[b'v'; REPLY]),
-            slot: self.generations.slot(lookup.request),
-            generation: 0,
-            lane_epoch: 0,
-            node_epoch: 0,
-            sent: 0,
-            deadline: u64::MAX,
-            tracked: true,
-        }));
+        let slot = self.generations.slot(lookup.request);
+        let basis = Basis { slot, stamp: 0, sent: 0, deadline: u64::MAX, tracked: true };
+        self.store.insert(lookup.hash, Entry::new(&lookup, &[b'v'; REPLY], basis));
     }
 
     /// A key that was never there.

@@ -16,7 +16,7 @@ use crate::cache::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::cache::entry::Namespace;
 use crate::cache::generation::Slot;
 use crate::cache::lease::Lease;
-use crate::cache::{Config, Content, Entry, Epoch, Flight, Generations, Mode};
+use crate::cache::{Basis, Config, Entry, Epoch, Flight, Generations, Mode};
 use crate::net::boottime;
 use crate::protocol::frame::{Invalidation, invalidation};
 use crate::switch::{Rule, on};
@@ -105,6 +105,15 @@ pub enum Keys {
     One(Slot),
     /// Several.
     Many(Box<[Slot]>),
+}
+
+/// What an entry rests on besides lease and deadline, in one number: each of these only grows, so as long as their sum is
+/// what it was, none of them has moved.
+fn stamp(lane_epoch: u64, generation: u64, node_epoch: u64) -> u64 {
+    let lane_epoch = if on(Rule::HitChecksLaneEpoch) { lane_epoch } else { 0 };
+    let generation = if on(Rule::HitChecksGeneration) { generation } else { 0 };
+    let node_epoch = if on(Rule::HitChecksNodeEpoch) { node_epoch } else { 0 };
+    lane_epoch.wrapping_add(generation).wrapping_add(node_epoch)
 }
 
 // === impl Shared ===
@@ -241,10 +250,9 @@ impl Coherence {
 
     /// Whether nothing is known that speaks against an entry; it may be served once the lease holds again.
     pub fn unchanged(&self, entry: &Entry, standing: &Standing, now: u64) -> bool {
-        (!on(Rule::HitChecksLaneEpoch) || entry.lane_epoch == standing.epoch.get())
-            && (!on(Rule::HitChecksDeadline) || now <= entry.deadline)
-            && (!on(Rule::HitChecksGeneration) || entry.generation == self.shared.generations.current(entry.slot))
-            && (!on(Rule::HitChecksNodeEpoch) || entry.node_epoch == self.shared.node.current())
+        let generation = self.shared.generations.current(entry.slot());
+        (!on(Rule::HitChecksDeadline) || now <= entry.deadline())
+            && entry.stamp() == stamp(standing.epoch.get(), generation, self.shared.node.current())
     }
 
     /// Whether a lane's knowledge is proven fresh.
@@ -340,16 +348,14 @@ impl Coherence {
         let deadline = self.deadline(from, flight.pttl.get(), max_age, flight.tracked)?;
         standing.entries.set(true);
         self.note(flight.slot, Event::Filled);
-        Ok(Entry {
-            content: Content::new(&flight.key.as_lookup(), reply),
+        let basis = Basis {
             slot: flight.slot,
-            generation,
-            lane_epoch,
-            node_epoch,
+            stamp: stamp(lane_epoch, generation, node_epoch),
             sent: flight.sent,
             deadline,
             tracked: flight.tracked,
-        })
+        };
+        Ok(Entry::new(&flight.key.as_lookup(), reply, basis))
     }
 
     /// Until when a reply may be served whose PTTL was sent at `sent`. PTTL rounds, so a millisecond is taken

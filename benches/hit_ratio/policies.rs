@@ -1,12 +1,11 @@
 //! Who stays: the product's store and those that it is set beside. Each returns the share of reads that were hits.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 use sidecache::cache::admission::Miss;
 use sidecache::cache::entry::Namespace;
-use sidecache::cache::{Admission, Config, Content, Entry, Generations, Lookup, Store};
+use sidecache::cache::{Admission, Basis, Config, Entry, Generations, Lookup, Store};
 
 use super::{NEVER, PER_SECOND, Trace};
 
@@ -86,7 +85,7 @@ pub fn sidecache(trace: &Trace, memory: u64, admitted: Admitted) -> f64 {
         }
         let (wire, reply) = &trace.wires[request.key as usize];
         let lookup = Lookup::new(&seed, namespace, wire);
-        if store.look(&lookup, |entry| (entry.generation == *generation).then_some(())).is_some() {
+        if store.look(&lookup, |entry| (entry.stamp() == *generation).then_some(())).is_some() {
             return true;
         }
         let now = (at / PER_SECOND) as u32 + 1;
@@ -104,16 +103,10 @@ pub fn sidecache(trace: &Trace, memory: u64, admitted: Admitted) -> f64 {
             Admitted::All => true,
         };
         if is_admitted {
-            store.insert(Arc::new(Entry {
-                content: Content::new(&lookup, zeros.get(..*reply).unwrap_or_default()),
-                slot: generations.slot(wire),
-                generation: *generation,
-                lane_epoch: 0,
-                node_epoch: 0,
-                sent: 0,
-                deadline: u64::MAX,
-                tracked: true,
-            }));
+            let basis =
+                Basis { slot: generations.slot(wire), stamp: *generation, sent: 0, deadline: u64::MAX, tracked: true };
+            let reply = zeros.get(..*reply).unwrap_or_default();
+            store.insert(lookup.hash, Entry::new(&lookup, reply, basis));
         }
         false
     })

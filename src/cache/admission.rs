@@ -58,7 +58,7 @@ pub struct Miss {
     /// The time in seconds.
     pub now: u32,
     /// How many hits its entry served, if that is still there, since this was last asked.
-    pub served: Option<u32>,
+    pub served: Option<u16>,
 }
 
 // === impl Admission ===

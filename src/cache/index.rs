@@ -6,7 +6,6 @@
 //! (`coherence`).
 
 use std::cell::Cell;
-use std::sync::Arc;
 
 use super::entry::{Entry, Lookup, OVERHEAD};
 
@@ -27,15 +26,15 @@ pub(super) struct Index {
 
 struct Place {
     /// None if it is free.
-    entry: Option<Arc<Entry>>,
-    /// What of the hash does not tell the chain: spares most looks at other keys' entries.
-    tag: u32,
+    entry: Option<Entry>,
+    /// By which it is found.
+    hash: u64,
     /// The next of its chain, as in `heads`.
     next: u32,
-    /// How often entries of this hash have been taken.
-    finds: Cell<u32>,
-    /// How often this one has, since it was put in or since that was last asked.
-    served: Cell<u32>,
+    /// How often entries of this hash have been taken, from 0 again after 65,535.
+    finds: Cell<u16>,
+    /// How often this one has, since it was put in or since that was last asked; 65,535: so often or more.
+    served: Cell<u16>,
 }
 
 // === impl Index ===
@@ -49,9 +48,9 @@ impl Index {
     }
 
     /// Lets `judge` see the entry found by `lookup`; if it takes it, says with what, and how often entries of this hash
-    /// have been taken.
+    /// have been taken, less a multiple of 65,536.
     #[inline]
-    pub fn take<T>(&self, lookup: &Lookup<'_>, judge: impl FnOnce(&Arc<Entry>) -> Option<T>) -> Option<(T, u32)> {
+    pub fn take<T>(&self, lookup: &Lookup<'_>, judge: impl FnOnce(&Entry) -> Option<T>) -> Option<(T, u16)> {
         let place = self.find(lookup.hash)?;
         let taken = place.entry.as_ref().filter(|entry| lookup.finds_entry(entry)).and_then(judge)?;
         let finds = place.finds.get().wrapping_add(1);
@@ -61,26 +60,25 @@ impl Index {
     }
 
     /// The entry found by `lookup`.
-    pub fn peek(&self, lookup: &Lookup<'_>) -> Option<&Arc<Entry>> {
+    pub fn peek(&self, lookup: &Lookup<'_>) -> Option<&Entry> {
         self.find(lookup.hash)?.entry.as_ref().filter(|entry| lookup.finds_entry(entry))
     }
 
     /// How often the entry found by `lookup` has been taken since this was last asked.
-    pub fn served(&self, lookup: &Lookup<'_>) -> Option<u32> {
+    pub fn served(&self, lookup: &Lookup<'_>) -> Option<u16> {
         self.peek(lookup)?;
         self.find(lookup.hash).map(|place| place.served.take())
     }
 
     /// Puts an entry in, in place of what its hash found before, whose weight it returns.
-    pub fn put(&mut self, entry: Arc<Entry>) -> Option<u32> {
-        let hash = entry.content.hash;
+    pub fn put(&mut self, hash: u64, entry: Entry) -> Option<u32> {
         if let Some(place) = self.at(hash).and_then(|(_, at)| self.place_mut(at)) {
             place.served.set(0);
             return place.entry.replace(entry).map(|old| old.weight());
         }
         let chain = self.chain(hash);
         let next = self.heads.get(chain).copied().unwrap_or_default();
-        let place = Place { entry: Some(entry), tag: tag(hash), next, finds: Cell::new(0), served: Cell::new(0) };
+        let place = Place { entry: Some(entry), hash, next, finds: Cell::new(0), served: Cell::new(0) };
         let at = self.free;
         let at = if let Some(free) = self.place_mut(at) {
             let after = std::mem::replace(free, place).next;
@@ -124,7 +122,7 @@ impl Index {
     fn at(&self, hash: u64) -> Option<(u32, u32)> {
         let (mut before, mut at) = (0, *self.heads.get(self.chain(hash))?);
         while let Some(place) = self.place(at) {
-            if place.tag == tag(hash) && place.entry.as_ref().is_some_and(|entry| entry.content.hash == hash) {
+            if place.hash == hash {
                 return Some((before, at));
             }
             (before, at) = (at, place.next);
@@ -145,13 +143,9 @@ impl Index {
     }
 }
 
-fn tag(hash: u64) -> u32 {
-    (hash >> 32) as u32
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::entry::{Namespace, entry_of};
+    use super::super::entry::{Namespace, entry_of, lookup_of};
     use super::*;
 
     /// One chain for all.
@@ -159,25 +153,31 @@ mod tests {
         Index::new(1)
     }
 
-    fn entry(name: &str) -> Arc<Entry> {
-        entry_of(Namespace(0), name.as_bytes(), b"")
+    fn lookup(name: &str) -> Lookup<'_> {
+        lookup_of(Namespace(0), name.as_bytes())
     }
 
-    fn holds(index: &Index, entry: &Arc<Entry>) -> bool {
-        index.take(&entry.as_lookup(), |found| Arc::ptr_eq(found, entry).then_some(())).is_some()
+    fn put(index: &mut Index, name: &str) -> Entry {
+        let entry = entry_of(&lookup(name), b"");
+        assert_eq!(index.put(lookup(name).hash, entry.clone()), None);
+        entry
+    }
+
+    fn holds(index: &Index, entry: &Entry) -> bool {
+        let lookup = lookup_of(Namespace(0), entry.found_by());
+        index.take(&lookup, |found| found.is(entry).then_some(())).is_some()
     }
 
     #[test]
     fn each_of_a_chain_is_found_whoever_leaves_it() {
-        for leaving in 0..3 {
-            let (mut index, entries) = (index(), ["a", "b", "c"].map(entry));
-            entries.iter().for_each(|entry| assert_eq!(index.put(Arc::clone(entry)), None));
-            index.remove(entries[leaving].content.hash);
+        for (leaving, name) in ["a", "b", "c"].into_iter().enumerate() {
+            let mut index = index();
+            let entries = ["a", "b", "c"].map(|name| put(&mut index, name));
+            index.remove(lookup(name).hash);
             for (i, entry) in entries.iter().enumerate() {
                 assert_eq!(holds(&index, entry), i != leaving, "{i} when {leaving} has left");
             }
-            let (d, e) = (entry("d"), entry("e"));
-            assert_eq!((index.put(Arc::clone(&d)), index.put(Arc::clone(&e))), (None, None));
+            let (d, e) = (put(&mut index, "d"), put(&mut index, "e"));
             assert_eq!(index.places.len(), 4, "the place that fell free was taken first");
             assert!(holds(&index, &d) && holds(&index, &e));
         }
@@ -185,24 +185,42 @@ mod tests {
 
     #[test]
     fn an_entry_takes_the_place_of_what_its_hash_found_before() {
-        let (mut index, old, new) = (index(), entry("a"), entry("a"));
-        assert_eq!(index.put(Arc::clone(&old)), None);
-        assert_eq!(index.put(Arc::clone(&new)), Some(old.weight()));
+        let mut index = index();
+        let (old, hash) = (put(&mut index, "a"), lookup("a").hash);
+        let new = entry_of(&lookup("a"), b"");
+        assert_eq!(index.put(hash, new.clone()), Some(old.weight()));
         assert!(holds(&index, &new) && !holds(&index, &old));
-        index.remove(new.content.hash);
+        index.remove(hash);
         assert!(!holds(&index, &new));
-        index.remove(new.content.hash);
+        index.remove(hash);
+    }
+
+    #[test]
+    fn another_request_of_the_same_hash_is_not_found() {
+        let mut index = index();
+        put(&mut index, "a");
+        assert!(index.peek(&lookup("a")).is_some());
+        assert!(index.peek(&Lookup { hash: lookup("a").hash, ..lookup("b") }).is_none());
     }
 
     #[test]
     fn what_is_taken_is_counted_for_the_hash_and_for_the_entry() {
-        let (mut index, a) = (index(), entry("a"));
-        index.put(Arc::clone(&a));
-        let take = |index: &Index, taken: bool| index.take(&a.as_lookup(), |_| taken.then_some(())).map(|((), n)| n);
+        let (mut index, a) = (index(), lookup("a"));
+        put(&mut index, "a");
+        let take = |index: &Index, taken: bool| index.take(&a, |_| taken.then_some(())).map(|((), n)| n);
         assert_eq!([take(&index, true), take(&index, false), take(&index, true)], [Some(1), None, Some(2)]);
-        assert_eq!([index.served(&a.as_lookup()), index.served(&a.as_lookup())], [Some(2), Some(0)]);
+        assert_eq!([index.served(&a), index.served(&a)], [Some(2), Some(0)]);
         assert_eq!(take(&index, true), Some(3));
-        index.put(entry("a"));
-        assert_eq!(index.served(&a.as_lookup()), Some(0), "the new one has not");
+        index.put(a.hash, entry_of(&a, b""));
+        assert_eq!(index.served(&a), Some(0), "the new one has not");
+        for n in 4..=0x1_0010_u32 {
+            assert_eq!(take(&index, true), Some(n as u16));
+        }
+        assert_eq!(index.served(&a), Some(u16::MAX));
+    }
+
+    #[test]
+    fn no_place_takes_more_than_it_must() {
+        assert_eq!(size_of::<Place>(), 24);
     }
 }

@@ -28,7 +28,7 @@ pub mod store;
 
 pub use admission::Admission;
 pub use config::{Config, Mget, Mode, Rule};
-pub use entry::{Content, Entry, Key, Lookup};
+pub use entry::{Basis, Entry, Key, Lookup};
 pub use flight::{Flight, Flights};
 pub use generation::{Epoch, Generations, Slot};
 pub use rules::Rules;

@@ -9,6 +9,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::entry::{Entry, Lookup};
@@ -16,12 +17,15 @@ use super::index::Index;
 
 /// Of the reads of an entry that has been read often, moka hears of one in so many; of the first ones it hears as their
 /// number doubles. Its counters end at 15, so more would tell it nothing.
-const TOUCH_EVERY: u32 = 32;
+const TOUCH_EVERY: u16 = 32;
 
 /// One worker's entries.
 pub struct Store {
-    /// Who stays: weights by hash.
-    moka: moka::sync::Cache<u64, u32, HashAsGiven>,
+    /// Who stays, by hash.
+    moka: moka::sync::Cache<u64, (), HashAsGiven>,
+    /// What the entry weighs that is put in: moka asks for it while it inserts, and keeps it. Said by a value, it would
+    /// cost every entry 16 bytes more.
+    weight: Arc<AtomicU32>,
     /// Where they are.
     index: RefCell<Index>,
     /// Hashes of what moka has let go for room, and the index not yet. Only this worker's thread is ever there.
@@ -41,9 +45,11 @@ impl Store {
     pub fn new(bytes: u64) -> Self {
         let let_go: Arc<Mutex<Vec<u64>>> = Arc::default();
         let list = Arc::clone(&let_go);
+        let weight: Arc<AtomicU32> = Arc::default();
+        let weighed = Arc::clone(&weight);
         let moka = moka::sync::Cache::builder()
             .max_capacity(bytes)
-            .weigher(|_: &u64, weight: &u32| *weight)
+            .weigher(move |_: &u64, ()| weighed.load(Ordering::Relaxed))
             // A listener also bounds moka's housekeeping to 100 ms a turn.
             .eviction_listener(move |hash, _, cause| {
                 if cause.was_evicted() {
@@ -51,13 +57,13 @@ impl Store {
                 }
             })
             .build_with_hasher(HashAsGiven::default());
-        Store { moka, index: RefCell::new(Index::new(bytes)), let_go, evicted: Cell::new(0) }
+        Store { moka, weight, index: RefCell::new(Index::new(bytes)), let_go, evicted: Cell::new(0) }
     }
 
     /// Lets `judge` see the entry found by `lookup`, if there is one: the way of a hit, which touches no reference count.
     /// `judge` must not come back here.
     #[inline]
-    pub fn look<T>(&self, lookup: &Lookup<'_>, judge: impl FnOnce(&Arc<Entry>) -> Option<T>) -> Option<T> {
+    pub fn look<T>(&self, lookup: &Lookup<'_>, judge: impl FnOnce(&Entry) -> Option<T>) -> Option<T> {
         let (taken, finds) = self.index.borrow().take(lookup, judge)?;
         if finds.is_multiple_of(TOUCH_EVERY) || finds < TOUCH_EVERY && finds.is_power_of_two() {
             self.touch(lookup.hash);
@@ -66,19 +72,20 @@ impl Store {
     }
 
     /// The entry found by `lookup`, without anybody hearing of it.
-    pub fn peek(&self, lookup: &Lookup<'_>) -> Option<Arc<Entry>> {
-        self.index.borrow().peek(lookup).map(Arc::clone)
+    pub fn peek(&self, lookup: &Lookup<'_>) -> Option<Entry> {
+        self.index.borrow().peek(lookup).cloned()
     }
 
-    /// How many hits the entry found by `lookup` has served since this was last asked, be it true or not.
-    pub fn served(&self, lookup: &Lookup<'_>) -> Option<u32> {
+    /// How many hits the entry found by `lookup` has served since this was last asked, be it true or not; 65,535: so many
+    /// or more.
+    pub fn served(&self, lookup: &Lookup<'_>) -> Option<u16> {
         self.index.borrow().served(lookup)
     }
 
-    /// Puts an entry in, replacing what its key found before.
-    pub fn insert(&self, entry: Arc<Entry>) {
-        let (hash, weight) = (entry.content.hash, entry.weight());
-        let before = self.index.borrow_mut().put(entry);
+    /// Puts an entry in, which this hash of its key shall find, replacing what it found before.
+    pub fn insert(&self, hash: u64, entry: Entry) {
+        let weight = entry.weight();
+        let before = self.index.borrow_mut().put(hash, entry);
         if before.is_none() {
             // The read that it was fetched for.
             self.touch(hash);
@@ -89,7 +96,8 @@ impl Store {
                 // weight where it has put on the old: what it holds would drift away from what it thinks it holds.
                 self.moka.invalidate(&hash);
             }
-            self.moka.insert(hash, weight);
+            self.weight.store(weight, Ordering::Relaxed);
+            self.moka.insert(hash, ());
             self.forget();
         }
     }
@@ -169,39 +177,42 @@ impl Hasher for HashAsGiven {
 
 #[cfg(test)]
 mod tests {
-    use super::super::entry::{Namespace, entry_of};
+    use super::super::entry::{Namespace, entry_of, lookup_of};
     use super::*;
 
-    fn entry(request: &[u8], reply: &[u8]) -> Arc<Entry> {
-        entry_of(Namespace(0), request, reply)
+    fn lookup(request: &str) -> Lookup<'_> {
+        lookup_of(Namespace(0), request.as_bytes())
     }
 
-    fn get(store: &Store, lookup: &Lookup<'_>) -> Option<Arc<Entry>> {
-        store.look(lookup, |entry| Some(Arc::clone(entry)))
+    fn put(store: &Store, request: &str, reply: &[u8]) {
+        let lookup = lookup(request);
+        store.insert(lookup.hash, entry_of(&lookup, reply));
+    }
+
+    fn get(store: &Store, request: &str) -> Option<Entry> {
+        store.look(&lookup(request), |entry| Some(entry.clone()))
     }
 
     #[test]
     fn what_was_put_in_is_found_until_another_takes_its_place() {
         let store = Store::new(1 << 20);
-        let (a, big) = (entry(b"a", b"1"), entry(b"big", &[0; 5000]));
-        let (find_a, find_big) = (a.as_lookup(), big.as_lookup());
-        store.insert(Arc::clone(&a));
-        store.insert(Arc::clone(&big));
-        assert_eq!(store.look(&find_a, |entry| Some(entry.shared_reply())).expect("there")[..], b"1"[..]);
-        assert_eq!(get(&store, &find_big).expect("there").reply().len(), 5000);
-        store.insert(entry(b"a", b"2"));
-        assert_eq!(get(&store, &find_a).expect("replaced").reply(), b"2");
-        assert!(get(&store, &entry(b"b", b"").as_lookup()).is_none());
+        put(&store, "a", b"1");
+        put(&store, "big", &[0; 5000]);
+        let a = get(&store, "a").expect("there");
+        assert_eq!(get(&store, "big").expect("there").reply().len(), 5000);
+        put(&store, "a", b"2");
+        assert_eq!(get(&store, "a").expect("replaced").reply(), b"2");
+        assert_eq!((a.found_by(), a.reply()), (&b"a"[..], &b"1"[..]), "who has it keeps it");
+        assert!(get(&store, "b").is_none());
     }
 
     #[test]
     fn the_store_is_bounded_in_bytes_and_what_it_lets_go_is_gone() {
         let store = Store::new(1 << 20);
-        let entries: Vec<_> = (0..200).map(|i| entry(format!("k{i}").as_bytes(), &[0; 50_000])).collect();
-        entries.iter().for_each(|entry| store.insert(Arc::clone(entry)));
+        (0..200).for_each(|i| put(&store, &format!("k{i}"), &[0; 50_000]));
         store.tidy();
         assert!(store.bytes() <= 1 << 20, "{} bytes", store.bytes());
-        let found = entries.iter().filter(|entry| get(&store, &entry.as_lookup()).is_some()).count() as u64;
+        let found = (0..200).filter(|i| get(&store, &format!("k{i}")).is_some()).count() as u64;
         assert_eq!((found, store.take_evictions()), (store.entries(), 200 - found));
     }
 
@@ -209,30 +220,31 @@ mod tests {
     fn what_is_removed_or_grows_is_weighed_anew() {
         let store = Store::new(1 << 20);
         let weight = |replies: &[usize]| {
-            replies.iter().for_each(|&len| store.insert(entry(b"a", &vec![0; len])));
+            replies.iter().for_each(|&len| put(&store, "a", &vec![0; len]));
             store.tidy();
             (store.entries(), store.bytes())
         };
         let small = weight(&[1, 1, 1]);
         assert_eq!(weight(&[1000]), (1, small.1 + 999));
-        store.remove(&entry(b"a", b"").as_lookup());
+        store.remove(&lookup("a"));
         assert_eq!(weight(&[]), (0, 0));
-        assert!(get(&store, &entry(b"a", b"").as_lookup()).is_none());
+        assert!(get(&store, "a").is_none());
         assert_eq!(weight(&[1]), small);
     }
 
     #[test]
     fn what_changes_its_weight_and_leaves_at_once_is_weighed_rightly() {
-        let (store, other) = (Store::new(1 << 20), entry(b"other", &[0; 200_000]));
-        store.insert(Arc::clone(&other));
-        let put = |len: usize| store.insert(entry(b"a", &vec![0; len]));
+        let store = Store::new(1 << 20);
+        put(&store, "other", &[0; 200_000]);
+        let other = u64::from(get(&store, "other").expect("there").weight());
+        let put = |len: usize| put(&store, "a", &vec![0; len]);
         for (before, after) in [(1, 50_000), (50_000, 1)] {
             put(before);
             store.tidy();
             put(after);
-            store.remove(&entry(b"a", b"").as_lookup());
+            store.remove(&lookup("a"));
             store.tidy();
-            assert_eq!(store.bytes(), u64::from(other.weight()), "from {before} to {after}");
+            assert_eq!(store.bytes(), other, "from {before} to {after}");
         }
     }
 
@@ -250,18 +262,18 @@ mod tests {
         for _ in 0..50_000 {
             let key = name(draw(200).min(draw(200)));
             match draw(8) {
-                0 => store.remove(&entry(key.as_bytes(), b"").as_lookup()),
-                1..=3 => store.insert(entry(key.as_bytes(), &vec![0; draw(3) as usize * 700])),
-                _ => drop(get(&store, &entry(key.as_bytes(), b"").as_lookup())),
+                0 => store.remove(&lookup(&key)),
+                1..=3 => put(&store, &key, &vec![0; draw(3) as usize * 700]),
+                _ => drop(get(&store, &key)),
             }
         }
         store.tidy();
         assert!(store.take_evictions() > 100, "there was no lack of room");
         let mut bytes = 0;
         for i in 0..200 {
-            let entry = entry(name(i).as_bytes(), b"");
-            let held = store.peek(&entry.as_lookup()).map(|entry| entry.weight());
-            assert_eq!(held, store.moka.get(&entry.content.hash), "{}", name(i));
+            let name = name(i);
+            let held = store.peek(&lookup(&name)).map(|entry| entry.weight());
+            assert_eq!(held.is_some(), store.moka.contains_key(&lookup(&name).hash), "{name}");
             bytes += u64::from(held.unwrap_or_default());
         }
         assert_eq!(bytes, store.bytes(), "what moka thinks it holds");
@@ -270,13 +282,12 @@ mod tests {
     #[test]
     fn who_is_read_often_stays_when_others_come_that_are_not() {
         let store = Store::new(64 * 1024);
-        let favourite = entry(b"favourite", &[0; 1000]);
-        store.insert(Arc::clone(&favourite));
+        put(&store, "favourite", &[0; 1000]);
         for i in 0..1000 {
             for _ in 0..4 {
-                assert!(get(&store, &favourite.as_lookup()).is_some(), "gone after {i} others");
+                assert!(get(&store, "favourite").is_some(), "gone after {i} others");
             }
-            store.insert(entry(format!("k{i}").as_bytes(), &[0; 1000]));
+            put(&store, &format!("k{i}"), &[0; 1000]);
         }
     }
 }

@@ -33,16 +33,13 @@ fn an_entry_is_valid_until_anything_that_it_rests_on_moves() {
     let (standing, slot) = (Standing::new(0), coherence.shared.generations.slot(b"k"));
     standing.begin(Mode::Tracking);
     standing.lease.renew(100);
-    let entry = || Entry {
-        content: Content::new(&crate::cache::Lookup { hash: 1, namespace: Namespace(0), request: b"r" }, b""),
-        slot,
-        generation: coherence.shared.generations.current(slot),
-        lane_epoch: standing.epoch(),
-        node_epoch: coherence.shared.node.current(),
-        sent: 100,
-        deadline: u64::MAX,
-        tracked: true,
+    let until = |deadline| {
+        let generation = coherence.shared.generations.current(slot);
+        let stamp = stamp(standing.epoch(), generation, coherence.shared.node.current());
+        let lookup = crate::cache::Lookup { hash: 1, namespace: Namespace(0), request: b"r" };
+        Entry::new(&lookup, b"", Basis { slot, stamp, sent: 100, deadline, tracked: true })
     };
+    let entry = || until(u64::MAX);
     let valid = |entry: &Entry| coherence.valid(entry, &standing, 100);
     let moves: [&dyn Fn(); 5] = [
         &|| coherence.written(&Keys::One(slot)),
@@ -57,8 +54,7 @@ fn an_entry_is_valid_until_anything_that_it_rests_on_moves() {
         move_it();
         assert!(!valid(&entry), "move {i}");
     }
-    let late = Entry { deadline: 99, ..entry() };
-    assert!(!valid(&late), "past its deadline");
+    assert!(valid(&until(100)) && !valid(&until(99)), "past its deadline");
     assert!(!coherence.valid(&entry(), &standing, 101 + coherence.max_staleness), "past the lease");
     standing.lease.revoke();
     assert!(!valid(&entry()), "without a lease");

@@ -5,7 +5,6 @@
 //! is no violation: its invalidation is met before the PONG.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use super::mget::elements;
 use super::read::rests_on_fields;
 use super::worker::Worker;
 use crate::cache::audit::same;
-use crate::cache::{Entry, Mode};
+use crate::cache::{Entry, Lookup, Mode};
 use crate::command::{Row, look_up};
 use crate::net::boottime;
 use crate::protocol::{Args, RequestParser};
@@ -33,21 +32,21 @@ const AUDITS_MAX: usize = 4;
 
 impl Worker {
     /// Compares a hit with upstream, in a task of its own.
-    pub fn audit(&self, lane: &Rc<TrackedLane>, entry: &Arc<Entry>) {
+    pub fn audit(&self, lane: &Rc<TrackedLane>, entry: &Entry) {
         // What is kept right by age alone may differ.
-        if !entry.tracked || lane.standing.mode() != Mode::Tracking || self.audits.get() >= AUDITS_MAX {
+        if !entry.is_tracked() || lane.standing.mode() != Mode::Tracking || self.audits.get() >= AUDITS_MAX {
             return;
         }
         let Some(worker) = self.me() else { return };
         self.audits.set(self.audits.get() + 1);
-        let (lane, entry) = (Rc::clone(lane), Arc::clone(entry));
+        let (lane, entry) = (Rc::clone(lane), entry.clone());
         tokio::task::spawn_local(async move {
             worker.audit_one(&lane, &entry).await;
             worker.audits.set(worker.audits.get() - 1);
         });
     }
 
-    async fn audit_one(&self, lane: &Rc<TrackedLane>, entry: &Arc<Entry>) {
+    async fn audit_one(&self, lane: &Rc<TrackedLane>, entry: &Entry) {
         let Some((reply, row)) = self.read_untracked(lane, entry).await else { return };
         self.cells.add(Counter::AuditChecks, 1);
         if same(part(row, &reply), entry.reply(), row.is_unordered().then_some(elements)) {
@@ -78,10 +77,10 @@ impl Worker {
     }
 
     /// Whether an entry is still there and nothing is known that speaks against it.
-    fn stands(&self, lane: &TrackedLane, entry: &Arc<Entry>, row: &Row) -> bool {
-        let found = self.store.peek(&entry.as_lookup());
+    fn stands(&self, lane: &TrackedLane, entry: &Entry, row: &Row) -> bool {
+        let found = self.store.peek(&Lookup::new(&self.seed, entry.namespace(), entry.found_by()));
         let now = boottime();
-        found.is_some_and(|found| Arc::ptr_eq(&found, entry))
+        found.is_some_and(|found| found.is(entry))
             && self.coherence.unchanged(entry, &lane.standing, now)
             && !self.may_have_lapsed(entry, row, now)
     }
@@ -89,19 +88,19 @@ impl Worker {
     /// Whether a hash field may have expired, which no push tells in time: such fields are held, or so lately that
     /// the background poll need not have seen it.
     fn may_have_lapsed(&self, entry: &Entry, row: &Row, now: u64) -> bool {
-        let lately = now.saturating_sub(entry.sent) < 2 * self.coherence.max_staleness;
+        let lately = now.saturating_sub(entry.sent()) < 2 * self.coherence.max_staleness;
         rests_on_fields(row) && (lately || self.coherence.shared.hash_ttls.load(Ordering::Relaxed))
     }
 
     fn violation(&self, entry: &Entry, row: &Row) {
         self.cells.add(Counter::AuditViolations, 1);
-        let age_ms = boottime().saturating_sub(entry.sent) / 1_000_000;
+        let age_ms = boottime().saturating_sub(entry.sent()) / 1_000_000;
         tracing::error!(
             command = row.name,
             request = %String::from_utf8_lossy(&entry.request()).escape_debug(),
             age_ms,
-            generation = entry.generation,
-            trail = %self.coherence.trail(entry.slot),
+            generation = self.coherence.shared.generations.current(entry.slot()),
+            trail = %self.coherence.trail(entry.slot()),
             "the audit found a cached reply that upstream contradicts and no invalidation explains"
         );
         if self.settings.cache.audit_bypass {
@@ -120,7 +119,7 @@ impl Worker {
         let account = self.account_at(lane.identity)?;
         let mut connection = self.check_out(&account, lane.node, PoolKind::Transactions).await.ok()?;
         let answer = async {
-            let resp3 = entry.content.namespace.is_resp3();
+            let resp3 = entry.namespace().is_resp3();
             connection.align(if resp3 { 3 } else { 2 }, lane.db).await.ok()?;
             connection.send(&request, 1);
             connection.flush().await.ok()?;

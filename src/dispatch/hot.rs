@@ -6,7 +6,6 @@
 //! needs more than that judgement (unauthenticated, subscribed, silenced, owed replies) never comes here.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::lane::TrackedLane;
 use super::session::{Session, Voice};
@@ -77,7 +76,7 @@ impl Worker {
             return false;
         }
         let lookup = Lookup::new(&self.seed, place.namespace, args.raw);
-        let hit = |entry: &Arc<Entry>| {
+        let hit = |entry: &Entry| {
             self.coherence.unchanged(entry, &place.lane.standing, self.now()).then(|| {
                 session.replies.borrow_mut().out.entry(entry);
                 self.served(&place.lane, entry, Class::Read);

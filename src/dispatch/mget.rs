@@ -6,7 +6,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
@@ -36,7 +35,7 @@ pub struct Snapshot {
     /// The parts to fill: which element of the reply, and what its validity will rest on.
     parts: Vec<(usize, Flight<Ticket>)>,
     /// With `mget = "split"`, what the cache had, by element; the reply has the rest.
-    cached: Option<Vec<Option<Arc<Entry>>>>,
+    cached: Option<Vec<Option<Entry>>>,
     /// How the reply is rewritten.
     shape: Option<Shape>,
     /// It has taken a detour: nothing is filled.
@@ -100,10 +99,10 @@ impl Worker {
         for i in 1..args.len() {
             let lookup = Lookup::new(&self.seed, namespace, args.get(i).unwrap_or_default());
             let copied = self.store.look(&lookup, |entry| {
-                let valid = (entry.tracked || !tracked) && self.coherence.unchanged(entry, &lane.standing, now);
+                let valid = (entry.is_tracked() || !tracked) && self.coherence.unchanged(entry, &lane.standing, now);
                 valid.then(|| {
                     out.entry(entry);
-                    one.get_or_insert_with(|| Arc::clone(entry));
+                    one.get_or_insert_with(|| entry.clone());
                 })
             });
             if copied.is_none() {
@@ -121,10 +120,10 @@ impl Worker {
         true
     }
 
-    fn parts_of(&self, namespace: Namespace, lane: &TrackedLane, args: &Args<'_>) -> Vec<Option<Arc<Entry>>> {
+    fn parts_of(&self, namespace: Namespace, lane: &TrackedLane, args: &Args<'_>) -> Vec<Option<Entry>> {
         let valid = |key| {
             self.store.look(&Lookup::new(&self.seed, namespace, key), |entry| {
-                self.coherence.valid(entry, &lane.standing, self.now()).then(|| Arc::clone(entry))
+                self.coherence.valid(entry, &lane.standing, self.now()).then(|| entry.clone())
             })
         };
         (1..args.len()).map(|i| valid(args.get(i).unwrap_or_default())).collect()
@@ -136,7 +135,7 @@ impl Worker {
         namespace: Namespace,
         lane: &TrackedLane,
         args: &Args<'_>,
-        found: &[Option<Arc<Entry>>],
+        found: &[Option<Entry>],
         row: &'static Row,
     ) -> Vec<(usize, Flight<Ticket>)> {
         let now = self.now();
@@ -268,7 +267,7 @@ impl Worker {
             match self.coherence.fill(part, &lane.standing, bytes, bytes) {
                 Ok(entry) => {
                     self.cells.add(Counter::Fills, 1);
-                    self.store.insert(Arc::new(entry));
+                    self.store.insert(part.key.hash, entry);
                 }
                 Err(reason) => self.cells.fill_refused(reason),
             }

@@ -4,7 +4,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::Flow;
 use super::lane::{After, Rewrite, Ticket, TrackedLane, Waiter};
@@ -40,7 +39,7 @@ pub struct Read {
     /// How its reply is rewritten.
     pub shape: Option<Shape>,
     /// The entry that it would have hit.
-    pub entry: Option<Arc<Entry>>,
+    pub entry: Option<Entry>,
     /// Whether it was forwarded whole without a flight.
     pub plain: bool,
 }
@@ -68,7 +67,7 @@ impl Read {
 // === impl Reading ===
 
 impl Reading<'_> {
-    fn keep(&self, entry: Option<Arc<Entry>>, plain: bool) -> Box<Read> {
+    fn keep(&self, entry: Option<Entry>, plain: bool) -> Box<Read> {
         let start = (self.key.as_ptr() as usize).wrapping_sub(self.lookup.request.as_ptr() as usize);
         Box::new(Read {
             row: self.row,
@@ -95,9 +94,9 @@ impl Worker {
         };
         let lookup = Lookup::new(&self.seed, self.namespace(&lane, session.resp3(), key), args.raw);
         let settled = !on(Rule::HitsWaitTheirTurn) || session.replies.borrow().is_settled();
-        let mut entry = self.store.look(&lookup, |entry| {
-            self.coherence.unchanged(entry, &lane.standing, self.now()).then(|| Arc::clone(entry))
-        });
+        let mut entry = self
+            .store
+            .look(&lookup, |entry| self.coherence.unchanged(entry, &lane.standing, self.now()).then(|| entry.clone()));
         // If only the lease has lapsed, this read goes out and renews it; those behind it are parked, and hit.
         if settled
             && let Some(found) = entry.take()
@@ -127,7 +126,7 @@ impl Worker {
         if session.resp3() || lane.speaks_resp2() { None } else { Some(row.shape_of(args)) }
     }
 
-    fn hit(&self, session: &Rc<Session>, lane: &Rc<TrackedLane>, entry: &Arc<Entry>) {
+    fn hit(&self, session: &Rc<Session>, lane: &Rc<TrackedLane>, entry: &Entry) {
         if !session.mute() {
             session.replies.borrow_mut().out.entry(entry);
         }
@@ -135,7 +134,7 @@ impl Worker {
     }
 
     /// What every hit brings with it: counts, the heartbeat, now and then the audit.
-    pub fn served(&self, lane: &Rc<TrackedLane>, entry: &Arc<Entry>, class: Class) {
+    pub fn served(&self, lane: &Rc<TrackedLane>, entry: &Entry, class: Class) {
         self.cells.command(class, Outcome::Hit);
         self.hits.set(self.hits.get() + 1);
         self.heartbeat(lane, self.now(), Some(entry));
@@ -145,7 +144,7 @@ impl Worker {
     }
 
     /// Rule 1: a read that would hit while earlier commands are unanswered waits for its turn.
-    fn park(&self, session: &Rc<Session>, reading: &Reading<'_>, entry: Arc<Entry>) {
+    fn park(&self, session: &Rc<Session>, reading: &Reading<'_>, entry: Entry) {
         if session.replies.borrow().parked() >= PARKED_MAX {
             self.fetch_parked(session);
         }
@@ -171,8 +170,8 @@ impl Worker {
                 Some(read) => {
                     let lane = self.read_lane(session, read.key_bytes());
                     let namespace = self.namespace(&lane, session.resp3(), read.key_bytes());
-                    let valid = |entry: &Arc<Entry>| {
-                        entry.content.namespace == namespace && self.coherence.valid(entry, &lane.standing, self.now())
+                    let valid = |entry: &Entry| {
+                        entry.namespace() == namespace && self.coherence.valid(entry, &lane.standing, self.now())
                     };
                     let entry = read.entry.clone().filter(|entry| !on(Rule::ParkedAreJudged) || valid(entry));
                     (entry, lane)

@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
@@ -330,7 +329,7 @@ impl Worker {
         match filled {
             Ok(entry) => {
                 self.cells.add(Counter::Fills, 1);
-                self.store.insert(Arc::new(entry));
+                self.store.insert(flight.key.hash, entry);
             }
             Err(reason) => self.not_filled(flight, reason),
         }

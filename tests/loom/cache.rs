@@ -10,7 +10,7 @@ pub mod generation;
 #[path = "../../src/cache/lease.rs"]
 pub mod lease;
 
-pub use entry::{Content, Entry, Lookup};
+pub use entry::{Basis, Entry, Lookup};
 pub use flight::Flight;
 pub use generation::{Epoch, Generations};
 pub use sidecache::cache::{Config, Mode};

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use sidecache::cache::Flight;
 use sidecache::coherence::Keys;
@@ -73,7 +72,7 @@ impl World {
             }
         };
         match filled {
-            Ok(entry) => worker.store[key_of(flight)] = Some(Arc::new(entry)),
+            Ok(entry) => worker.store[key_of(flight)] = Some(entry),
             Err(FillRefused::Error | FillRefused::Large) => unreachable!("a small version"),
             Err(_) => {}
         }

@@ -5,7 +5,6 @@
 
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use sidecache::cache::{Entry, Flight};
 
@@ -127,10 +126,10 @@ impl World {
     }
 
     /// An entry that has become unreachable stays so.
-    fn hash_entry(&self, worker: &Worker, entry: Option<&Arc<Entry>>, to: &mut impl Hasher) {
-        let lives = |entry: &&Arc<Entry>| worker.coherence.unchanged(entry, &worker.standing, self.now);
+    fn hash_entry(&self, worker: &Worker, entry: Option<&Entry>, to: &mut impl Hasher) {
+        let lives = |entry: &&Entry| worker.coherence.unchanged(entry, &worker.standing, self.now);
         let entry = entry.filter(lives);
-        entry.map(|entry| (version_in(entry), entry.deadline.saturating_sub(self.now).min(LONG))).hash(to);
+        entry.map(|entry| (version_in(entry), entry.deadline().saturating_sub(self.now).min(LONG))).hash(to);
     }
 }
 

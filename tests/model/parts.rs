@@ -1,7 +1,6 @@
 //! What a case consists of: workers, clients, and what stands between them.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use sidecache::cache::{Entry, Flights};
 use sidecache::coherence::{Coherence, Standing};
@@ -16,7 +15,7 @@ pub struct Worker {
     pub coherence: Coherence,
     pub standing: Standing,
     pub flights: Flights<Ticket>,
-    pub store: [Option<Arc<Entry>>; KEYS],
+    pub store: [Option<Entry>; KEYS],
     pub wire: Wire,
     pub next_order: u64,
     pub heartbeat: u64,
@@ -84,6 +83,6 @@ pub struct Client {
     pub dedicated: Dedicated,
     pub seen: Seen,
     /// The entries of parked reads, and all that has happened to `replies` since nothing was owed: for the key.
-    pub parked: VecDeque<Arc<Entry>>,
+    pub parked: VecDeque<Entry>,
     pub past: u64,
 }

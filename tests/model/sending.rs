@@ -6,7 +6,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use sidecache::cache::entry::Namespace;
 use sidecache::cache::flight::Joining;
@@ -73,7 +72,7 @@ impl World {
         self.owe(client, key, Kind::Read);
         let at = self.clients[client].worker;
         let worker = &self.workers[at];
-        let unchanged = |entry: &Arc<Entry>| worker.coherence.unchanged(entry, &worker.standing, self.now);
+        let unchanged = |entry: &Entry| worker.coherence.unchanged(entry, &worker.standing, self.now);
         let mut entry = worker.store[key].clone().filter(unchanged);
         let settled = self.clients[client].replies.is_settled();
         if settled
@@ -96,9 +95,9 @@ impl World {
         self.board(at, Ticket { client, number, attempt: 0 }, key, admitted);
     }
 
-    fn park(&mut self, client: usize, key: usize, entry: Arc<Entry>) {
+    fn park(&mut self, client: usize, key: usize, entry: Entry) {
         let of = &mut self.clients[client];
-        of.replies.park(kept(key, Some(Arc::clone(&entry))), false);
+        of.replies.park(kept(key, Some(entry.clone())), false);
         of.note(&("park", key));
         of.parked.push_back(entry);
     }
@@ -141,8 +140,7 @@ impl World {
         let at = self.clients[client].worker;
         loop {
             let Some(read) = self.clients[client].replies.parked_front() else { return };
-            let judge =
-                |entry: &Arc<Entry>| !self.rules.hold(Rule::JudgeAtTurn) || self.may_hit(&self.workers[at], entry);
+            let judge = |entry: &Entry| !self.rules.hold(Rule::JudgeAtTurn) || self.may_hit(&self.workers[at], entry);
             let Some(entry) = read.entry.clone().filter(judge) else { return self.fetch_parked(client) };
             let of = &mut self.clients[client];
             of.replies.answer_parked(&entry);
@@ -256,7 +254,7 @@ fn lookup(request: &[u8; 2]) -> Lookup<'_> {
 }
 
 /// A read as it is kept while others are parked.
-fn kept(key: usize, entry: Option<Arc<Entry>>) -> Box<Read> {
+fn kept(key: usize, entry: Option<Entry>) -> Box<Read> {
     let key = lookup(&[b'k', key as u8]).to_key();
     Box::new(Read { row: named("get").expect("GET"), key, redis_key: (1, 2), shape: None, entry, plain: false })
 }
