@@ -97,6 +97,8 @@ rules! {
     MissingAreCapped,
     /// P4: in a cluster below Redis 7.2 everything does: no push tells of the keys of a slot lost by force.
     LostSlotsAreCapped,
+    /// P4: a replica that is fit to be read from again shows nothing of what was kept before.
+    FitAgainBumps,
     /// P3: what was filled under a slot's former owner is not found any more.
     SlotEpochsAreApart,
     /// P4: a cluster's node proves itself fresh only by answering for keys: cut off from the others it still says PONG.

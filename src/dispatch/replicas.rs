@@ -5,12 +5,18 @@
 //! older than its own writes. Otherwise two nodes may show two moments, at most `replica_max_lag` apart: that is the price
 //! of reading from replicas (P3 holds per node). Who is taken for a master is asked as one: replicas and masters are told
 //! by different sources, which need not agree at every moment.
+//!
+//! A replica that gets nothing from its master tells of no writes, and yet its answers renew the lease of its lane. That it
+//! has caught up is learnt on another connection, maybe before its pushes are: what its lane has kept is dropped when it is
+//! fit again. *Invariant:* what is shown of a replica's lane is at most `max_staleness` older than what the replica may show.
 
 use std::rc::Rc;
 
 use super::lane::{TrackedLane, Waiter};
 use super::session::Session;
 use super::worker::Worker;
+use crate::switch::{Rule, on};
+use crate::telemetry::metrics::Counter;
 use crate::upstream::config::ReadFrom;
 use crate::upstream::replicas::Replica;
 use crate::upstream::topology::NodeId;
@@ -19,6 +25,14 @@ use crate::upstream::topology::NodeId;
 const READONLY: &[u8] = b"*1\r\n$8\r\nREADONLY\r\n";
 /// … and not any more.
 const READWRITE: &[u8] = b"*1\r\n$9\r\nREADWRITE\r\n";
+
+/// Whom a read goes to.
+enum Choice {
+    /// The owner of its key.
+    Master,
+    /// A replica of that one, which has been fit since then.
+    Replica(NodeId, u64),
+}
 
 /// What a client has written to one shard.
 #[derive(Clone, Copy, Debug)]
@@ -39,10 +53,21 @@ impl Worker {
             return Some(self.route(session, key));
         }
         let master = self.node_of(key);
-        let node = self.choose(session, master)?;
         let mine = session.lane();
-        let lane = if mine.node == node { mine } else { self.lane(node, mine.identity, mine.db) };
-        Some(if node == master { self.as_master(lane) } else { lane })
+        let to = |node| if mine.node == node { Rc::clone(&mine) } else { self.lane(node, mine.identity, mine.db) };
+        Some(match self.choose(session, master)? {
+            Choice::Master => self.as_master(to(master)),
+            Choice::Replica(node, fit_since) => self.as_replica(to(node), fit_since),
+        })
+    }
+
+    /// A lane that is about to be used as that of a replica, which has been fit since then.
+    fn as_replica(&self, lane: Rc<TrackedLane>, fit_since: u64) -> Rc<TrackedLane> {
+        if lane.fit_since.replace(fit_since) != fit_since && on(Rule::FitAgainBumps) {
+            self.cells.add(Counter::EpochBumpsReplicaFit, 1);
+            lane.standing.bump();
+        }
+        lane
     }
 
     /// A lane that is about to be used as that of a slot's owner. Its connection may have been opened to read from a replica:
@@ -95,7 +120,8 @@ impl Worker {
         }
     }
 
-    fn choose(&self, session: &Session, master: NodeId) -> Option<NodeId> {
+    /// `None`: replicas alone are wanted, and none is fit.
+    fn choose(&self, session: &Session, master: NodeId) -> Option<Choice> {
         let (now, upstream) = (self.now(), &self.settings.upstream);
         let max_lag = u64::try_from(upstream.replica_max_lag.as_nanos()).unwrap_or(u64::MAX);
         let replicas = self.replicas.borrow();
@@ -124,9 +150,9 @@ impl Worker {
             _ => fit().nth(self.index % fit().count().max(1)),
         };
         if let Some(replica) = chosen.filter(may_go) {
-            return Some(replica.node);
+            return Some(Choice::Replica(replica.node, replica.health.fit_since()));
         }
         let none_is_fit = upstream.read_from == ReadFrom::Replica && fit().next().is_none();
-        (!none_is_fit).then_some(master)
+        (!none_is_fit).then_some(Choice::Master)
     }
 }

@@ -325,7 +325,7 @@ impl Worker {
             .borrow()
             .iter()
             .filter(|replica| replica.node == lane.node)
-            .for_each(|r| r.health.set_caught_up(0));
+            .for_each(|replica| replica.health.set_unfit());
         if let Some(routes) = &self.routes
             && routes.home.get() == lane.node
         {
