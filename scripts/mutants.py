@@ -69,6 +69,8 @@ NOTICED_BY = {
     "LeaseNeedsKeys": ["what_an_isolated_master_says_keeps_no_hits_alive"],
     "MapChangeSettles": ["a_write_by_the_new_map_waits_for_those_by_the_old"],
     "DetoursQueue": ["a_write_that_is_sent_on_queues_behind_one_that_waits"],
+    "DetoursKeepOrder": ["what_waits_is_tried_again_in_the_client_s_order_whatever_was_turned_away_first"],
+    "DetoursWaitForOthers": ["what_waits_is_tried_again_behind_what_is_on_its_way_to_others"],
     "OvertakenAreGivenUp": ["a_write_that_waits_is_given_up_when_a_later_one_was_executed"],
     "AskBumps": ["a_key_made_at_the_importer_of_redis_is_not_missing_any_more"],
     "HashTtlsCap": ["expired_hash_fields_are_gone_within_max_staleness"],

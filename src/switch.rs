@@ -107,6 +107,10 @@ rules! {
     MapChangeSettles,
     /// P1: a command that is turned away waits behind those of its client that wait already.
     DetoursQueue,
+    /// P1: what waits is tried in its client's order, whatever was turned away first.
+    DetoursKeepOrder,
+    /// P1: what waits is tried only when its client is owed nothing else.
+    DetoursWaitForOthers,
     /// P1: who waits is given up when a later command of its client takes effect in the same slot.
     OvertakenAreGivenUp,
     /// P3: a key that is asked for at its slot's importer is not known to be missing any more.
