@@ -305,6 +305,7 @@ impl Worker {
         let is_gone = |lane: &&Rc<TrackedLane>| lane.queue.depth() == 0 && !self.is_there(lane.node);
         let gone: Vec<u32> = self.lanes.borrow().iter().filter(is_gone).map(|lane| lane.standing.number()).collect();
         for number in gone {
+            tracing::debug!(upstream = %self.settings.topology, lane = number, "lane closed: its node has left");
             self.close_lane(number);
         }
     }
