@@ -65,6 +65,7 @@ NOTICED_BY = {
     "MissingAreCapped": ["that_a_key_is_missing_is_asked_again_within_the_bound"],
     "LostSlotsAreCapped": ["a_value_is_asked_for_again_within_the_bound_where_lost_slots_are_not_told_of"],
     "FitAgainBumps": ["a_replica_that_was_cut_off_shows_nothing_of_before_when_it_is_fit_again"],
+    "OwnWritesAreTold": ["who_has_written_is_not_shown_what_is_kept_of_a_replica_from_before"],
     "SlotEpochsAreApart": ["a_slot_that_was_lost_and_comes_back_shows_nothing_of_before"],
     "LeaseNeedsKeys": ["what_an_isolated_master_says_keeps_no_hits_alive"],
     "MapChangeSettles": ["a_write_by_the_new_map_waits_for_those_by_the_old"],

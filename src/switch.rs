@@ -99,6 +99,8 @@ rules! {
     LostSlotsAreCapped,
     /// P4: a replica that is fit to be read from again shows nothing of what was kept before.
     FitAgainBumps,
+    /// P2: who has written is shown what a replica's lane has kept only when the pushes of these writes have been read.
+    OwnWritesAreTold,
     /// P3: what was filled under a slot's former owner is not found any more.
     SlotEpochsAreApart,
     /// P4: a cluster's node proves itself fresh only by answering for keys: cut off from the others it still says PONG.

@@ -290,10 +290,15 @@ impl Worker {
         {
             return;
         }
+        self.send_heartbeat(lane, now, hit);
+    }
+
+    /// Asks what proves the lane fresh when it is answered; `read` is one of a key that it has.
+    pub(super) fn send_heartbeat<'a>(&self, lane: &TrackedLane, now: u64, read: impl FnOnce() -> &'a [u8]) {
         let sent = match &self.routes {
             None => lane.queue.send(now, PING, Waiter::Heartbeat).is_ok(),
             Some(_) => {
-                let Some(request) = exists(hit()) else { return };
+                let Some(request) = exists(read()) else { return };
                 lane.queue.send(now, &request, Waiter::Heartbeat).is_ok()
             }
         };

@@ -1,7 +1,7 @@
 //! Which replicas may be read from, and how far each is known to have come.
 //!
 //! *Invariant:* `caught_up` is a moment such that everything its master had executed by then, the replica has too. Whoever
-//! sees it sees `fit_since`, too. Not here: asking them (`discovery`), who may read from which (`dispatch::replicas`).
+//! sees it sees `fit_since` and `learnt` too. Not here: asking them (`discovery`), who may read from which (`dispatch::replicas`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -46,6 +46,8 @@ pub struct Health {
     caught_up: AtomicU64,
     /// When it was last found fit after a time in which it was not; no two such moments are the same.
     fit_since: AtomicU64,
+    /// When `caught_up` was learnt.
+    learnt: AtomicU64,
     /// How long it took to answer, in nanoseconds; 0: not known.
     round_trip: AtomicU64,
 }
@@ -63,6 +65,11 @@ impl Health {
         self.fit_since.load(Ordering::Relaxed)
     }
 
+    /// When it had come so far at the latest; asked behind `caught_up`.
+    pub fn learnt(&self) -> u64 {
+        self.learnt.load(Ordering::Relaxed)
+    }
+
     /// It has come so far, as it says at `now`; never back. Who is further behind than `max_lag` is not fit meanwhile.
     pub fn set_caught_up(&self, moment: u64, now: u64, max_lag: u64) {
         let before = self.caught_up();
@@ -72,6 +79,7 @@ impl Health {
         if before == 0 || now.saturating_sub(before) > max_lag {
             self.fit_since.store(now, Ordering::Relaxed);
         }
+        self.learnt.store(now, Ordering::Relaxed);
         self.caught_up.store(moment, Ordering::Release);
     }
 

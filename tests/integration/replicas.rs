@@ -19,7 +19,7 @@ struct Replication {
     reads: AtomicU64,
 }
 
-/// A master, and a replica whose pushes never come.
+/// A master, and a replica whose pushes do not come before they must: ahead of the answer to what was sent after them.
 struct Stage {
     now: Arc<Replication>,
     sidecar: Sidecar,
@@ -31,10 +31,19 @@ impl Stage {
         let now = Arc::<Replication>::default();
         let state = Arc::clone(&now);
         let replica = Scripted::start(move |turn| {
+            turn.take("PING");
+            let mut is_lane = false;
             while let Some(command) = turn.next() {
                 let (behind, cut_off) = (state.behind.load(Ordering::SeqCst), state.cut_off.load(Ordering::SeqCst));
                 match command[0].as_str() {
+                    "PING" => {
+                        if is_lane && !behind {
+                            turn.invalidate(&["k"]);
+                        }
+                        turn.reply("+PONG\r\n");
+                    }
                     "GET" => {
+                        is_lane = true;
                         state.reads.fetch_add(1, Ordering::SeqCst);
                         turn.reply(if behind { "$3\r\nold\r\n" } else { "$3\r\nnew\r\n" });
                     }
@@ -121,4 +130,25 @@ fn a_replica_that_lagged_shows_nothing_of_before_when_it_is_fit_again() {
     let stage = Stage::start("");
     stage.warm_and_write();
     stage.catch_up();
+}
+
+/// Read by another client before the replica had it, its old value is kept there; that the replica has it now is known before
+/// its push has come.
+#[test]
+fn who_has_written_is_not_shown_what_is_kept_of_a_replica_from_before() {
+    let stage = Stage::start("upstream.replica_max_lag = '1h'");
+    let (mut writer, mut other) = (stage.sidecar.conn(), stage.sidecar.conn());
+    assert_eq!(writer.line("SET k new"), V::Simple("OK".into()));
+    eventually("the replica's value is a hit", || {
+        let (reads, hits) = (stage.now.reads.load(Ordering::SeqCst), stage.hits());
+        let is_old = other.line("GET k") == V::bulk("old");
+        assert_eq!(writer.line("GET k"), V::bulk("new"), "the replica has not got it");
+        is_old && reads > 0 && stage.hits() > hits
+    });
+    let before = stage.now.reads.load(Ordering::SeqCst);
+    stage.now.behind.store(false, Ordering::SeqCst);
+    eventually("the writer reads from the replica", || {
+        assert_eq!(writer.line("GET k"), V::bulk("new"), "it had its answer long ago");
+        stage.now.reads.load(Ordering::SeqCst) > before
+    });
 }
