@@ -97,6 +97,10 @@ rules! {
     MissingAreCapped,
     /// P4: in a cluster below Redis 7.2 everything does: no push tells of the keys of a slot lost by force.
     LostSlotsAreCapped,
+    /// P4: a replica that is fit to be read from again shows nothing of what was kept before.
+    FitAgainBumps,
+    /// P2: who has written is shown what a replica's lane has kept only when the pushes of these writes have been read.
+    OwnWritesAreTold,
     /// P3: what was filled under a slot's former owner is not found any more.
     SlotEpochsAreApart,
     /// P4: a cluster's node proves itself fresh only by answering for keys: cut off from the others it still says PONG.
@@ -105,6 +109,10 @@ rules! {
     MapChangeSettles,
     /// P1: a command that is turned away waits behind those of its client that wait already.
     DetoursQueue,
+    /// P1: what waits is tried in its client's order, whatever was turned away first.
+    DetoursKeepOrder,
+    /// P1: what waits is tried only when its client is owed nothing else.
+    DetoursWaitForOthers,
     /// P1: who waits is given up when a later command of its client takes effect in the same slot.
     OvertakenAreGivenUp,
     /// P3: a key that is asked for at its slot's importer is not known to be missing any more.

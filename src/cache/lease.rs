@@ -36,6 +36,20 @@ impl Lease {
         proven != 0 && now.saturating_sub(proven) <= max_staleness
     }
 
+    /// Whether a command that was sent at this moment or later has been answered.
+    pub fn proves(&self, since: u64) -> bool {
+        self.proven.get() >= since
+    }
+
+    /// Whether a heartbeat must be sent at `now` for that to be proven; none is that was sent since. Says so once.
+    pub fn proof_due(&self, now: u64, since: u64) -> bool {
+        let due = now >= since && self.heartbeat.get() < since;
+        if due {
+            self.heartbeat.set(now);
+        }
+        due
+    }
+
     /// How old the proof is at `now`.
     pub fn age(&self, now: u64) -> u64 {
         now.saturating_sub(self.proven.get())
@@ -68,6 +82,18 @@ mod tests {
         assert!(lease.holds(1100, 100), "an older answer takes nothing away");
         lease.revoke();
         assert!(!lease.holds(1001, 100));
+    }
+
+    #[test]
+    fn one_heartbeat_proves_what_was_before_it() {
+        let lease = Lease::default();
+        lease.renew(900);
+        assert!(lease.proves(900) && !lease.proves(901));
+        assert!(!lease.proof_due(999, 1000), "it would be too early");
+        assert!(lease.proof_due(1000, 1000));
+        assert!(!lease.proof_due(1001, 1000), "it is under way");
+        lease.renew(1000);
+        assert!(lease.proves(1000));
     }
 
     #[test]

@@ -80,6 +80,7 @@ impl Asking {
             let is_master = masters.iter().any(|&node| self.settings.topology.address(node).as_ref() == Some(address));
             is_master || list.iter().any(|replica| replica.address == *address)
         });
+        let max_lag = u64::try_from(self.settings.upstream.replica_max_lag.as_nanos()).unwrap_or(u64::MAX);
         for replica in list.iter() {
             let asked = boottime();
             let role = self.role(&replica.address).await;
@@ -87,12 +88,12 @@ impl Asking {
             match role {
                 Some(Role::Replica(true, offset)) => {
                     if let Some(moment) = self.moment_of(replica.master, offset) {
-                        replica.health.set_caught_up(moment);
+                        replica.health.set_caught_up(moment, boottime(), max_lag);
                     }
                 }
                 other => {
                     tracing::debug!(replica = %replica.address, role = ?other, "not fit to be read from");
-                    replica.health.set_caught_up(0);
+                    replica.health.set_unfit();
                 }
             }
         }

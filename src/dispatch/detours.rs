@@ -138,7 +138,7 @@ impl Worker {
         let number = detour.number();
         // Parts of one command stay in the order of their coming, but for the one that is being tried.
         let is_before = |other: &Detour| other.number() < number || other.number() == number && !is_active;
-        let at = waiting.partition_point(is_before);
+        let at = if on(Rule::DetoursKeepOrder) { waiting.partition_point(is_before) } else { waiting.len() };
         waiting.insert(at, detour);
         if is_active {
             detours.active.take();
@@ -170,7 +170,9 @@ impl Worker {
                 if in_vain {
                     tokio::time::sleep(pause).await;
                 }
-                self.all_others_answered(session, detours).await;
+                if on(Rule::DetoursWaitForOthers) {
+                    self.all_others_answered(session, detours).await;
+                }
                 self.begin_batch();
             }
             if session.is_closed() {

@@ -290,10 +290,15 @@ impl Worker {
         {
             return;
         }
+        self.send_heartbeat(lane, now, || exists(&hit?.request()));
+    }
+
+    /// Asks what proves the lane fresh when it is answered; a cluster's node `of_key`, an EXISTS of a key that it has.
+    pub(super) fn send_heartbeat(&self, lane: &TrackedLane, now: u64, of_key: impl FnOnce() -> Option<BytesMut>) {
         let sent = match &self.routes {
             None => lane.queue.send(now, PING, Waiter::Heartbeat).is_ok(),
             Some(_) => {
-                let Some(request) = hit.and_then(|hit| exists(&hit.request())) else { return };
+                let Some(request) = of_key() else { return };
                 lane.queue.send(now, &request, Waiter::Heartbeat).is_ok()
             }
         };

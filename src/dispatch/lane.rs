@@ -134,6 +134,8 @@ pub struct TrackedLane {
     pub next_fence: RefCell<Vec<Rc<Hold>>>,
     /// Whether its connection reads from the node even if that is a replica.
     pub readonly: Rc<Cell<bool>>,
+    /// When its replica was found fit to be read from, as far as this lane has been told.
+    pub fit_since: Cell<u64>,
     /// Where its connection goes, or went.
     pub address: Rc<RefCell<Option<Address>>>,
     /// What the handshake told.

@@ -84,6 +84,7 @@ impl Worker {
             fencing: Cell::new(false),
             next_fence: RefCell::default(),
             readonly,
+            fit_since: Cell::new(0),
             address,
             ready: RefCell::default(),
             trouble: RefCell::default(),

@@ -305,6 +305,7 @@ impl Worker {
         let is_gone = |lane: &&Rc<TrackedLane>| lane.queue.depth() == 0 && !self.is_there(lane.node);
         let gone: Vec<u32> = self.lanes.borrow().iter().filter(is_gone).map(|lane| lane.standing.number()).collect();
         for number in gone {
+            tracing::debug!(upstream = %self.settings.topology, lane = number, "lane closed: its node has left");
             self.close_lane(number);
         }
     }
@@ -325,7 +326,7 @@ impl Worker {
             .borrow()
             .iter()
             .filter(|replica| replica.node == lane.node)
-            .for_each(|r| r.health.set_caught_up(0));
+            .for_each(|replica| replica.health.set_unfit());
         if let Some(routes) = &self.routes
             && routes.home.get() == lane.node
         {

@@ -269,6 +269,8 @@ pub enum EpochBump {
     Denied,
     /// An inside command that changes what every entry rests on (FLUSHALL, SWAPDB, ACL SETUSER).
     Sweep,
+    /// A replica is fit to be read from again: what it got meanwhile may not have been told yet.
+    ReplicaFit,
 }
 
 words!(EpochBump {
@@ -277,6 +279,7 @@ words!(EpochBump {
     Fence => "fence",
     Denied => "denied",
     Sweep => "sweep",
+    ReplicaFit => "replica_fit",
 });
 
 #[cfg(test)]

@@ -120,6 +120,7 @@ series! {
         EpochBumpsFence = "sidecache_epoch_bumps_total" { reason = "fence" },
         EpochBumpsDenied = "sidecache_epoch_bumps_total" { reason = "denied" },
         EpochBumpsSweep = "sidecache_epoch_bumps_total" { reason = "sweep" },
+        EpochBumpsReplicaFit = "sidecache_epoch_bumps_total" { reason = "replica_fit" },
         LaneConnects = "sidecache_lane_connects_total",
         LaneLosses = "sidecache_lane_losses_total",
         LanesClosedSilent = "sidecache_lanes_closed_silent_total",
@@ -365,6 +366,7 @@ impl Counter {
             EpochBump::Fence => Counter::EpochBumpsFence,
             EpochBump::Denied => Counter::EpochBumpsDenied,
             EpochBump::Sweep => Counter::EpochBumpsSweep,
+            EpochBump::ReplicaFit => Counter::EpochBumpsReplicaFit,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Which replicas may be read from, and how far each is known to have come.
 //!
-//! *Invariant:* `caught_up` is a moment such that everything its master had executed by then, the replica has too. Not
-//! here: asking them (`discovery`), who may read from which (`dispatch::replicas`).
+//! *Invariant:* `caught_up` is a moment such that everything its master had executed by then, the replica has too. Whoever
+//! sees it sees `fit_since` and `learnt` too. Not here: asking them (`discovery`), who may read from which (`dispatch::replicas`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -44,6 +44,10 @@ pub struct Replica {
 pub struct Health {
     /// In boottime nanoseconds; 0: it is not fit to be read from.
     caught_up: AtomicU64,
+    /// When it was last found fit after a time in which it was not; no two such moments are the same.
+    fit_since: AtomicU64,
+    /// When `caught_up` was learnt.
+    learnt: AtomicU64,
     /// How long it took to answer, in nanoseconds; 0: not known.
     round_trip: AtomicU64,
 }
@@ -56,11 +60,32 @@ impl Health {
         self.caught_up.load(Ordering::Acquire)
     }
 
-    /// It has come so far; never back, but for 0.
-    pub fn set_caught_up(&self, moment: u64) {
-        if moment == 0 || moment > self.caught_up() {
-            self.caught_up.store(moment, Ordering::Release);
+    /// When it was found fit after a time in which it was not; asked behind `caught_up`.
+    pub fn fit_since(&self) -> u64 {
+        self.fit_since.load(Ordering::Relaxed)
+    }
+
+    /// When it had come so far at the latest; asked behind `caught_up`.
+    pub fn learnt(&self) -> u64 {
+        self.learnt.load(Ordering::Relaxed)
+    }
+
+    /// It has come so far, as it says at `now`; never back. Who is further behind than `max_lag` is not fit meanwhile.
+    pub fn set_caught_up(&self, moment: u64, now: u64, max_lag: u64) {
+        let before = self.caught_up();
+        if moment <= before {
+            return;
         }
+        if before == 0 || now.saturating_sub(before) > max_lag {
+            self.fit_since.store(now, Ordering::Relaxed);
+        }
+        self.learnt.store(now, Ordering::Relaxed);
+        self.caught_up.store(moment, Ordering::Release);
+    }
+
+    /// It is not fit until it is found so again.
+    pub fn set_unfit(&self) {
+        self.caught_up.store(0, Ordering::Release);
     }
 
     /// How long it takes to answer, in nanoseconds; `u64::MAX` while that is not known.
@@ -135,6 +160,23 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_is_fit_anew_after_each_time_in_which_it_was_not() {
+        let health = Health::default();
+        let found = |moment, now| {
+            health.set_caught_up(moment, now, 10);
+            (health.caught_up(), health.fit_since())
+        };
+        assert_eq!(found(100, 101), (100, 101));
+        assert_eq!(found(105, 110), (105, 101), "its lag was allowed all the while");
+        assert_eq!(found(105, 130), (105, 101), "it has not caught up with anything");
+        assert_eq!(found(125, 131), (125, 131));
+        health.set_unfit();
+        assert_eq!(health.caught_up(), 0);
+        health.set_caught_up(120, 133, 10);
+        assert_eq!((health.caught_up(), health.fit_since()), (120, 133), "who was unfit may have gone back");
+    }
+
+    #[test]
     fn a_replica_keeps_its_number_and_what_is_known_of_it() {
         let replicas = Replicas::default();
         let master = NodeId(0);
@@ -142,9 +184,9 @@ mod tests {
         assert!(replicas.set(vec![(master, at(1), None), (master, at(2), None)]));
         let [one, two] = [0, 1].map(|i| replicas.list()[i].clone());
         assert_ne!((one.node, two.node), (master, master));
-        one.health.set_caught_up(7);
-        two.health.set_caught_up(9);
-        two.health.set_caught_up(8);
+        one.health.set_caught_up(7, 8, 5);
+        two.health.set_caught_up(9, 9, 5);
+        two.health.set_caught_up(8, 9, 5);
         assert!(!replicas.set(vec![(master, at(1), None), (master, at(2), None)]));
         assert_eq!(one.master_health.round_trip(), 700);
         replicas.master_answered(master, 0, &[master]);

@@ -1,6 +1,7 @@
 //! In front of a cluster: the application sees one Redis.
 
 mod channels;
+mod lanes;
 mod moves;
 mod names;
 mod news;
@@ -12,7 +13,7 @@ mod spoken;
 mod spread;
 mod staleness;
 
-use crate::support::{Cluster, Kind, Sidecar, V, eventually};
+use crate::support::{Cluster, Dir, Kind, Link, Sidecar, V, eventually};
 
 /// Patience that no busy machine uses up.
 const PATIENT: &str = "upstream.connect_timeout = '20s'\nupstream.command_timeout = '60s'";
@@ -30,6 +31,32 @@ fn warm(sidecar: &Sidecar, key: &str) {
         client.line(&format!("GET {key}"));
         hits(sidecar) > before
     });
+}
+
+/// The URL of a cluster whose nodes are behind these links, all of them.
+fn behind(links: &[Link]) -> String {
+    let seeds: Vec<String> = links.iter().map(|link| link.addr().to_string()).collect();
+    format!("redis-cluster://{}", seeds.join(","))
+}
+
+/// What says so of the addresses that the nodes themselves tell.
+fn mapped(cluster: &Cluster, links: &[Link]) -> String {
+    let pairs = links.iter().enumerate().map(|(at, link)| format!("'{}={}'", cluster.node(at).addr(), link.addr()));
+    format!("upstream.address_map = [{}]", pairs.collect::<Vec<_>>().join(", "))
+}
+
+/// From here on nothing passes but what lanes say that are open: whoever asks for the slot map, or for who replicates whom,
+/// gets no answer.
+fn keep_the_map_from(sidecar: &Sidecar, links: &[Link]) {
+    ["no node of the cluster tells", "lane lost", "no connection to upstream"]
+        .iter()
+        .for_each(|text| sidecar.allow_log(text));
+    for link in links {
+        link.hold();
+        for lane in link.those(|connection| connection.said(Dir::ToServer, "TRACKING")) {
+            [Dir::ToServer, Dir::ToClient].iter().for_each(|&dir| lane.resume(dir));
+        }
+    }
 }
 
 fn every_master_s_keys_are_cached_and_kept_right(kind: Kind) {

@@ -34,6 +34,7 @@ mod orders;
 mod own_writes;
 mod push_matrix;
 mod reconnects;
+mod replicas;
 mod samples;
 mod secrets;
 mod seeds;

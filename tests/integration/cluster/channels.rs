@@ -58,6 +58,45 @@ fn a_channel_that_no_node_will_have_is_asked_for_in_peace() {
     });
 }
 
+/// The channels of all nodes count together, as those of one server would.
+#[test]
+fn confirmations_count_the_channels_of_all_nodes() {
+    let cluster = Cluster::start(Kind::Redis, 2, 0);
+    let sidecar = Sidecar::start(&cluster, PATIENT);
+    let [a, b, c] = [(0, "a"), (1, "b"), (0, "c")].map(|(at, name)| cluster.key_on(at, name));
+    for resp3 in [false, true] {
+        let mut client = if resp3 { sidecar.conn3() } else { sidecar.conn() };
+        let told = |client: &mut Conn, line: &str, confirmations: usize| -> Vec<(V, V, V)> {
+            client.send(&line.split(' ').collect::<Vec<_>>());
+            let each = (0..confirmations).map(|_| {
+                let items = client.value().items().to_vec();
+                (items[0].clone(), items[1].clone(), items[2].clone())
+            });
+            each.collect()
+        };
+        let said = |word: &str, channel: &str, count| (V::bulk(word), V::bulk(channel), V::Int(count));
+        for (count, channel) in [(1, &a), (2, &b), (3, &c)] {
+            let begun = told(&mut client, &format!("SSUBSCRIBE {channel}"), 1);
+            assert_eq!(begun, [said("ssubscribe", channel, count)]);
+        }
+        assert_eq!(told(&mut client, &format!("SUNSUBSCRIBE {a}"), 1), [said("sunsubscribe", &a, 2)]);
+        // Once more means nothing.
+        assert_eq!(told(&mut client, &format!("SUNSUBSCRIBE {a}"), 1), [said("sunsubscribe", &a, 2)]);
+        // All that are left, in whatever order.
+        let ended = told(&mut client, "SUNSUBSCRIBE", 2);
+        let counts: Vec<&V> = ended.iter().map(|(_, _, count)| count).collect();
+        assert_eq!(counts, [&V::Int(1), &V::Int(0)]);
+        assert!([&b, &c].iter().all(|left| ended.iter().any(|(_, channel, _)| *channel == V::bulk(left))), "{ended:?}");
+        let nothing = (V::bulk("sunsubscribe"), V::Nil, V::Int(0));
+        assert_eq!(told(&mut client, "SUNSUBSCRIBE", 1), [nothing]);
+        for at in [0, 1] {
+            eventually("nobody is subscribed", || {
+                cluster.node(at).conn().line("PUBSUB SHARDCHANNELS").items().is_empty()
+            });
+        }
+    }
+}
+
 #[test]
 fn who_unsubscribes_meanwhile_is_not_taken_along() {
     disputed(|cluster, sidecar, [mut stays, mut leaves], channel| {

@@ -38,9 +38,9 @@ fn every_address_of_a_name_is_tried_and_a_new_answer_followed() {
     if !Sidecar::can_have_hosts() {
         return eprintln!("SKIPPED: this machine lets nobody have mounts of their own (unshare -rm)");
     }
-    let one = Server::with(Kind::Redis, &["--bind", "127.0.0.1", "127.0.0.2"]);
+    let one = Server::with(Kind::Redis, &["--bind", "127.0.0.1", "127.0.1.2"]);
     let port = one.port().to_string();
-    let other = Server::with(Kind::Redis, &["--bind", "127.0.0.3", "--port", &port]);
+    let other = Server::with(Kind::Redis, &["--bind", "127.0.1.3", "--port", &port]);
     let at_other = || Conn::open(format!("unix:{}", other.socket().display()));
     one.outside("SET who one");
     assert_eq!(at_other().line("SET who other"), ok());
@@ -50,8 +50,10 @@ fn every_address_of_a_name_is_tried_and_a_new_answer_followed() {
         let lines: Vec<String> = addresses.iter().map(|address| format!("{address} upstream.test\n")).collect();
         std::fs::write(hosts.path(), lines.concat()).unwrap();
     };
-    // Nobody listens at the first.
-    answer(&["127.0.0.9", "127.0.0.2"]);
+    // Nobody listens at the first and at the last, be they taken as they stand here or sorted: a resolver puts those first that
+    // are the nearest to our own address, 127.0.0.1.
+    let among = |address| answer(&["127.0.0.3", address, "127.1.0.9"]);
+    among("127.0.1.2");
     let sidecar = Sidecar::start_with_hosts(&*format!("redis://upstream.test:{port}"), PATIENT, hosts.path());
     ["lane lost", "no connection to upstream"].iter().for_each(|text| sidecar.allow_log(text));
     let mut client = sidecar.conn();
@@ -62,11 +64,11 @@ fn every_address_of_a_name_is_tried_and_a_new_answer_followed() {
         (lane, own)
     };
     assert_eq!(who(&mut client), (V::bulk("one"), V::bulk("one")));
-    answer(&["127.0.0.9", "127.0.0.3"]);
+    among("127.0.1.3");
     assert_eq!(who(&mut client), (V::bulk("one"), V::bulk("one")), "connections stay where they are");
     one.outside("CLIENT KILL TYPE normal SKIPME yes");
     eventually("the new answer is followed", || who(&mut sidecar.conn()) == (V::bulk("other"), V::bulk("other")));
-    answer(&["127.0.0.2"]);
+    answer(&["127.0.1.2"]);
     at_other().line("CLIENT KILL TYPE normal SKIPME yes");
     eventually("and the next", || who(&mut sidecar.conn()) == (V::bulk("one"), V::bulk("one")));
 }
@@ -88,7 +90,8 @@ fn a_cluster_goes_by_names(kind: Kind) {
     assert_eq!(client.line(&format!("INCR {key}")), V::Int(1), "by ASK");
     moving.finish();
     assert_eq!(client.line(&format!("INCR {key}")), V::Int(2));
-    // The names are the nodes': there are no others.
+    // The names are the nodes': there are no others, which would have lanes of their own.
+    assert_eq!(sidecar.metric("sidecache_lane_connects_total"), 3.0);
     eventually("each is known once", || sidecar.metric("sidecache_nodes{role=\"master\"}") == 3.0);
     // They came under the names that the seeds had already.
     let others =
@@ -103,8 +106,9 @@ fn clusters_go_by_names() {
 
 #[test]
 fn sentinels_go_by_names() {
-    let names = ["sentinel resolve-hostnames yes", "sentinel announce-hostnames yes"];
-    let all = Sentinels::with(Kind::Valkey, &[], &names);
+    let all = Sentinels::by_name(NAME, Kind::Valkey);
+    let told = || all.sentinel(0).conn().line(&format!("SENTINEL GET-MASTER-ADDR-BY-NAME {SERVICE}")).items()[0].text();
+    assert_eq!(told(), NAME);
     let sidecar = Sidecar::start(&*format!("redis-sentinel://{}/{SERVICE}", by_name(&all.seeds())), PATIENT);
     ["lane lost", "no connection to upstream", "a Sentinel does not answer"]
         .iter()
@@ -112,6 +116,7 @@ fn sentinels_go_by_names() {
     let mut client = sidecar.conn();
     assert_eq!(client.line("SET k 1"), ok());
     let new = all.fail_over();
+    assert_eq!(told(), NAME);
     eventually("it is where the master is", || {
         assert_eq!(client.line("SET k 2"), ok());
         all.server(new).outside("GET k") == V::bulk("2")
@@ -132,8 +137,8 @@ fn nodes_that_have_gone_leave_nothing_behind() {
     let key = cluster.key_on(0, "k");
     let slot = cluster.slot(&key);
     let use_it = || {
-        let mut client = sidecar.conn();
-        for _ in 0..2 {
+        // At once, so that each worker gets one.
+        for mut client in [sidecar.conn(), sidecar.conn()] {
             let lines = [format!("SET {key} 1"), format!("GET {key}"), "WATCH {KEY}".replace("{KEY}", &key)];
             let replies = lines.map(|line| client.line(&line));
             assert_eq!(replies, [ok(), V::bulk("1"), ok()]);
@@ -141,6 +146,8 @@ fn nodes_that_have_gone_leave_nothing_behind() {
         }
     };
     let lanes = || sidecar.metric_sum("sidecache_lanes");
+    // Of lanes that have no connection and want none, no metric tells.
+    let closed = || sidecar.logs().iter().filter(|line| line.contains("lane closed: its node has left")).count();
     // Both workers have been everywhere.
     (0..6).for_each(|_| use_it());
     let mut before = None;
@@ -155,6 +162,7 @@ fn nodes_that_have_gone_leave_nothing_behind() {
         cluster.node(added).kill();
         cluster.settle();
         eventually("it has left", || masters(2.0));
+        eventually("so have the lanes of both workers", || closed() >= 2 * (turn + 1));
         (0..6).for_each(|_| use_it());
         // The first makes what stays: the slot map's connections, the pools' first tasks.
         if turn == 1 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::PATIENT;
 use crate::support::cluster::{NODE_TIMEOUT, SHORT_NODE_TIMEOUT};
 use crate::support::wait::in_the_end;
-use crate::support::{Cluster, Fresh, Kind, Sidecar, V};
+use crate::support::{Cluster, Dir, Fresh, Kind, Link, Sidecar, V};
 
 /// Bounds on staleness, of the cache and of replicas, and what may come of both together.
 const BOUNDS: &str = "cache.max_staleness = '500ms'\nupstream.replica_max_lag = '1s'";
@@ -115,4 +115,26 @@ fn a_replica_of_redis_takes_over_where_replicas_are_preferred() {
 #[test]
 fn a_replica_of_valkey_takes_over_where_replicas_alone_are_read_from() {
     by_the_loss_of_its_master(Kind::Valkey, "replica");
+}
+
+/// A lane that was opened to read from a replica would go on answering from what that has, should its node become a replica
+/// again. That it is an owner now is known by a redirect alone: nobody tells who replicates whom.
+#[test]
+fn a_lane_that_read_from_a_replica_is_told_otherwise_before_its_node_gets_what_is_an_owner_s() {
+    let cluster = Cluster::start(Kind::Redis, 1, 1);
+    let links = [0, 1].map(|at| Link::to(cluster.node(at).addr()));
+    let sidecar = Sidecar::start(
+        &*super::behind(&links),
+        &format!("{PATIENT}\n{}\nupstream.read_from = 'prefer-replica'", super::mapped(&cluster, &links)),
+    );
+    let mut client = sidecar.conn();
+    assert_eq!(client.line("SET k 1"), V::Simple("OK".into()));
+    is_read_from(&cluster, &sidecar, "k", 1);
+    super::keep_the_map_from(&sidecar, &links);
+    cluster.fail_over(1, "");
+    assert_eq!(client.line("SET k promoted"), V::Simple("OK".into()));
+    let lanes = links[1].those(|connection| connection.said(Dir::ToServer, "TRACKING"));
+    let [lane] = &lanes[..] else { panic!("{} lanes", lanes.len()) };
+    let [opened, told, used] = ["READONLY", "READWRITE", "promoted"].map(|text| lane.position(Dir::ToServer, text));
+    assert!(opened.is_some() && opened < told && told < used && used.is_some(), "{opened:?} {told:?} {used:?}");
 }

@@ -153,6 +153,12 @@ impl Connection {
         state.start.windows(text.len()).any(|window| window == text.as_bytes())
     }
 
+    /// Where `text` first occurs there.
+    pub fn position(&self, dir: Dir, text: &str) -> Option<usize> {
+        let state = self.way(dir).state.lock().unwrap();
+        state.start.windows(text.len()).position(|window| window == text.as_bytes())
+    }
+
     /// How often `text` occurs there.
     pub fn times_said(&self, dir: Dir, text: &str) -> usize {
         let state = self.way(dir).state.lock().unwrap();

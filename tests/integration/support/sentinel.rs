@@ -53,17 +53,30 @@ impl Sentinels {
     /// for the Sentinels' files (`&["sentinel auth-pass mymaster x", "requirepass y"]`).
     #[track_caller]
     pub fn with(kind: Kind, args: &[&str], lines: &[&str]) -> Sentinels {
+        Sentinels::at("127.0.0.1", kind, args, lines)
+    }
+
+    /// The same where all go by this name: what Sentinels tell of the servers and of each other is no address.
+    #[track_caller]
+    pub fn by_name(host: &str, kind: Kind) -> Sentinels {
+        let lines = ["resolve-hostnames yes", "announce-hostnames yes", &format!("announce-ip {host}")];
+        let lines = lines.map(|line| format!("sentinel {line}"));
+        Sentinels::at(host, kind, &["--replica-announce-ip", host], &lines.each_ref().map(String::as_str))
+    }
+
+    #[track_caller]
+    fn at(host: &str, kind: Kind, args: &[&str], lines: &[&str]) -> Sentinels {
         let own = ["--repl-diskless-sync-delay", "0"];
         let args: Vec<&str> = own.iter().chain(args).copied().collect();
         let master = Server::with(kind, &args);
         let port = master.port().to_string();
         let mut args = args;
-        args.extend(["--replicaof", "127.0.0.1", &port]);
+        args.extend(["--replicaof", host, &port]);
         let servers = vec![Server::with(kind, &args), Server::with(kind, &args)];
         let servers: Vec<Server> = std::iter::once(master).chain(servers).collect();
         let mut all = Sentinels { kind, servers, sentinels: Vec::new() };
         all.await_replicas_of(0);
-        all.sentinels = (0..3).map(|_| Sentinel::start(kind, all.servers[0].port(), lines)).collect();
+        all.sentinels = (0..3).map(|_| Sentinel::start(kind, host, all.servers[0].port(), lines)).collect();
         in_the_end("the Sentinels know the replicas and each other", || {
             all.sentinels.iter().all(|sentinel| {
                 let master = sentinel.conn().line(&format!("SENTINEL MASTER {SERVICE}"));
@@ -171,7 +184,9 @@ impl Sentinels {
 
 impl Sentinel {
     #[track_caller]
-    fn start(kind: Kind, master: u16, lines: &[&str]) -> Sentinel {
+    fn start(kind: Kind, host: &str, master: u16, lines: &[&str]) -> Sentinel {
+        // Whether names count must be known before the first is told.
+        let (first, lines): (Vec<&str>, Vec<&str>) = lines.iter().partition(|line| line.contains("hostnames"));
         let password = lines.iter().find_map(|line| line.strip_prefix("requirepass ")).map(str::to_owned);
         for _ in 0..10 {
             let folder = tempfile::Builder::new().prefix("sidecache-").tempdir().unwrap();
@@ -180,11 +195,12 @@ impl Sentinel {
                 format!("port {}", port.number),
                 "bind 127.0.0.1".into(),
                 format!("dir {}", folder.path().display()),
-                format!("sentinel monitor {SERVICE} 127.0.0.1 {master} {QUORUM}"),
+                format!("sentinel monitor {SERVICE} {host} {master} {QUORUM}"),
                 format!("sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER}"),
                 format!("sentinel failover-timeout {SERVICE} {FAILOVER_TIMEOUT}"),
             ];
-            let file: Vec<&str> = own.iter().map(String::as_str).chain(lines.iter().copied()).collect();
+            let own = own.iter().map(String::as_str);
+            let file: Vec<&str> = first.iter().copied().chain(own).chain(lines.iter().copied()).collect();
             std::fs::write(folder.path().join("sentinel.conf"), file.join("\n") + "\n").unwrap();
             let child = Mutex::new(spawn(kind, &folder));
             let sentinel = Sentinel { kind, port, folder, password: password.clone(), child };
