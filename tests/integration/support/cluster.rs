@@ -246,7 +246,7 @@ impl Cluster {
     /// Makes a replica the master, by `CLUSTER FAILOVER` with `how` (empty, FORCE or TAKEOVER), and waits until it is one
     /// and all running nodes agree.
     ///
-    /// A replica that has become a master by CLUSTER FAILOVER must not have to do so again, as a replica, within the next
+    /// A replica that has become a master, in whatever way, must not have to do so again, as a replica, within the next
     /// ten seconds: Redis 7.0 then counts the votes of the first time, and the others do not follow it.
     #[track_caller]
     pub fn fail_over(&self, replica: usize, how: &str) {

@@ -16,7 +16,7 @@ use crate::support::{Cluster, Kind};
 /// After this long the service must be back: a node may have to be replaced, and the machine may stand still.
 const BACK: Time = 60_000 * MS;
 
-/// For so long a node that has become a master by CLUSTER FAILOVER must not do so again, see `Cluster::fail_over`.
+/// For so long a node that has become a master must not do so again, see `Cluster::fail_over`.
 const AGAIN: Time = 12_000 * MS;
 
 /// Something that happens.
@@ -156,11 +156,16 @@ impl<'a> Storm<'a> {
         self.end(|_| Harm::Loses);
     }
 
-    fn fail_over(&mut self) {
+    /// Masters, each with a replica that may take its place: one that has done so lately may not again; see `AGAIN`.
+    fn replaceable(&mut self) -> Vec<(usize, usize)> {
         self.promoted.retain(|(_, at)| now() - at < AGAIN);
         let recent: Vec<usize> = self.promoted.iter().map(|(at, _)| *at).collect();
         let pairs = self.masters().into_iter().filter_map(|at| Some((at, *self.cluster.replicas_of(at).first()?)));
-        let fit: Vec<(usize, usize)> = pairs.filter(|(_, replica)| !recent.contains(replica)).collect();
+        pairs.filter(|(_, replica)| !recent.contains(replica)).collect()
+    }
+
+    fn fail_over(&mut self) {
+        let fit = self.replaceable();
         if fit.is_empty() {
             return self.reshard();
         }
@@ -174,18 +179,18 @@ impl<'a> Storm<'a> {
     fn kill(&mut self) {
         // A failover and a move at once can leave a former master with neither slots nor master of its own: nobody takes the place
         // of whom it replicated.
-        let replicated = |at: &usize| !self.cluster.replicas_of(*at).is_empty();
-        let masters: Vec<usize> = self.masters().into_iter().filter(replicated).collect();
-        if masters.is_empty() {
+        let fit = self.replaceable();
+        if fit.is_empty() {
             return self.reshard();
         }
-        let master = masters[self.dice.below(masters.len())];
+        let (master, _) = fit[self.dice.below(fit.len())];
         let groups = self.groups_on(master);
         self.cluster.set_node_timeout(SHORT_NODE_TIMEOUT);
         self.begin(&groups, Harm::Loses);
         self.cluster.node(master).kill();
-        self.cluster.await_new_owner(self.ground.tags[groups[0]].slot, master);
+        let new = self.cluster.await_new_owner(self.ground.tags[groups[0]].slot, master);
         self.end(|_| Harm::Loses);
+        self.promoted.push((new, now()));
         self.rest(500);
         self.cluster.node(master).restart();
         quiet_expiry(self.cluster.node(master));
