@@ -14,6 +14,7 @@ use crate::command::Row;
 use crate::command::join::join;
 use crate::command::spread::Join;
 use crate::dispatch::Worker;
+use crate::dispatch::accounts::Place;
 use crate::dispatch::pause::Asked;
 use crate::error::Error;
 use crate::protocol::{Args, encode};
@@ -113,9 +114,9 @@ impl Worker {
     /// One node's answer, or the error in its place.
     async fn ask_node(&self, question: &Question) -> Vec<u8> {
         let Question { identity, node, kind, proto, request, waits } = question;
-        let checked_out = self.check_out_aligned(*identity, *node, *kind, Some(*proto), None).await;
-        let mut connection = match checked_out {
-            Ok(connection) => connection,
+        let checked_out = self.check_out_aligned(*identity, Place::at(*node), *kind, Some(*proto), None).await;
+        let (_, mut connection) = match checked_out {
+            Ok(checked_out) => checked_out,
             Err(reply) => return reply,
         };
         if *waits {

@@ -317,17 +317,13 @@ impl Worker {
         }
     }
 
-    /// A lane cannot be had: what has no key goes elsewhere, and the map may be out of date.
-    pub(super) fn avoid(&self, lane: &TrackedLane) {
+    /// A node cannot be had: what has no key goes elsewhere, and the map may be out of date.
+    pub(super) fn avoid(&self, node: NodeId) {
         self.settings.topology.doubt();
         // Until it has been looked at again.
-        self.replicas
-            .borrow()
-            .iter()
-            .filter(|replica| replica.node == lane.node)
-            .for_each(|r| r.health.set_caught_up(0));
+        self.replicas.borrow().iter().filter(|replica| replica.node == node).for_each(|r| r.health.set_caught_up(0));
         if let Some(routes) = &self.routes
-            && routes.home.get() == lane.node
+            && routes.home.get() == node
         {
             routes.leave_home();
         }

@@ -1,6 +1,7 @@
 //! In front of a cluster: the application sees one Redis.
 
 mod channels;
+mod lost;
 mod moves;
 mod names;
 mod news;
