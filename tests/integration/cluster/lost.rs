@@ -82,3 +82,71 @@ fn shard_channels_are_subscribed_to_at_who_takes_over() {
         }
     });
 }
+
+fn all_masters_are_asked_and_the_new_one_for_the_old(kind: Kind) {
+    lost(kind, |sidecar, key, kill| {
+        let asked: [&[&str]; 6] = [
+            &["DBSIZE"],
+            &["KEYS", "*"],
+            &["SCAN", "0", "COUNT", "100"],
+            &["SCRIPT", "LOAD", "return 1"],
+            &["WAIT", "0", "1"],
+            &["SCRIPT", "KILL"],
+        ];
+        let mut clients = asked.map(|_| patient(sidecar));
+        kill();
+        clients.iter_mut().zip(asked).for_each(|(client, words)| client.send(words));
+        let [size, keys, scan, load, wait, idle] = clients.map(|mut client| client.value());
+        assert_eq!(size, V::Int(3));
+        assert_eq!(keys.items().len(), 3);
+        // The lost one's shard is the first.
+        assert_eq!(scan.items()[1], V::Array(vec![V::bulk(key)]));
+        assert_eq!(load, V::bulk("e0e1f9fabfc9d4800c877a703b823ac0578ff8db"));
+        assert_eq!(wait, V::Int(0));
+        assert!(matches!(&idle, V::Error(text) if text.starts_with("NOTBUSY")), "{idle:?}");
+        // The new one has it too.
+        let call = format!("EVALSHA e0e1f9fabfc9d4800c877a703b823ac0578ff8db 1 {key}");
+        assert_eq!(patient(sidecar).line(&call), V::Int(1));
+    });
+}
+
+#[test]
+fn all_masters_of_redis_are_asked_and_the_new_one_for_the_old() {
+    all_masters_are_asked_and_the_new_one_for_the_old(Kind::Redis);
+}
+
+#[test]
+fn all_masters_of_valkey_are_asked_and_the_new_one_for_the_old() {
+    all_masters_are_asked_and_the_new_one_for_the_old(Kind::Valkey);
+}
+
+#[test]
+fn a_flush_empties_who_takes_over() {
+    lost(Kind::Redis, |sidecar, key, kill| {
+        let mut client = patient(sidecar);
+        assert_eq!(client.line(&format!("GET {key}")), V::bulk("1"));
+        kill();
+        assert_eq!(client.line("FLUSHALL"), ok());
+        assert_eq!(client.line(&format!("GET {key}")), V::Nil);
+        assert_eq!(client.line("DBSIZE"), V::Int(0));
+    });
+}
+
+#[test]
+fn a_master_that_others_have_replaced_is_asked_for_no_longer() {
+    let cluster = Cluster::start(Kind::Redis, 2, 0);
+    let sidecar = Sidecar::start(&cluster, &format!("{PATIENT}\nupstream.failover_wait = '60s'"));
+    ["lane lost", "no connection to upstream"].iter().for_each(|text| sidecar.allow_log(text));
+    let mut client = patient(&sidecar);
+    cluster.node(0).kill();
+    client.send(&["DBSIZE"]);
+    let mut other = cluster.node(1).conn();
+    for what in ["DELSLOTSRANGE", "ADDSLOTSRANGE"] {
+        assert_eq!(other.line(&format!("CLUSTER {what} 0 8191")), ok());
+    }
+    // Of the other it has been asked already.
+    let reply = client.value();
+    let is_honest = |text: &str| text.contains("the cluster's masters have changed") && text.contains("not executed");
+    assert!(matches!(&reply, V::Error(text) if is_honest(text)), "{reply:?}");
+    assert_eq!(client.line("DBSIZE"), V::Int(0));
+}
