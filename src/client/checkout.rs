@@ -9,22 +9,26 @@ use bytes::BytesMut;
 use super::connection::Connection;
 use super::dedicated::Checked;
 use crate::command::Row;
+use crate::dispatch::accounts::Place;
 use crate::error::Error;
 use crate::protocol::{Args, encode};
 use crate::telemetry::labels::Class;
 use crate::upstream::dedicated::PoolKind;
-use crate::upstream::topology::NodeId;
 
 // === impl Connection ===
 
 impl Connection {
     /// A connection of this kind, aligned; else the reply to give.
-    pub(super) async fn check_out(&mut self, node: NodeId, kind: PoolKind) -> Result<Checked, Vec<u8>> {
+    pub(super) async fn check_out(&self, place: Place<'_>, kind: PoolKind) -> Result<Checked, Vec<u8>> {
         let lane = self.session.lane();
         let proto = if self.session.resp3() { 3 } else { 2 };
         // What overtakes a script acts on the whole server; a SELECT before it would be answered -BUSY.
         let db = (kind != PoolKind::Control).then_some(lane.db);
-        let connection = self.worker.check_out_aligned(lane.identity, node, kind, Some(proto), db).await?;
+        let checked_out = self.worker.check_out_aligned(lane.identity, place, kind, Some(proto), db).await;
+        let (node, connection) = checked_out?;
+        if node != place.node {
+            self.worker.note_write(&self.session, node);
+        }
         Ok(Checked::new(connection, self.elsewhere(node)))
     }
 
@@ -43,7 +47,9 @@ impl Connection {
     /// does not say, is asked again the next time.
     pub(super) async fn ask(&mut self, args: &Args<'_>) {
         let name = args.get(0).unwrap_or_default().to_ascii_lowercase();
-        let Ok(mut checked) = self.check_out(self.worker.home(), PoolKind::Transactions).await else { return };
+        let home = || self.worker.home();
+        let place = Place { node: home(), now: Some(&home) };
+        let Ok(mut checked) = self.check_out(place, PoolKind::Transactions).await else { return };
         let mut request = BytesMut::new();
         encode::request(&mut request, &[&b"COMMAND"[..], b"INFO", &name]);
         checked.connection.send(&request, 1);

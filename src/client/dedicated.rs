@@ -21,6 +21,7 @@ use super::registry::BLOCKED;
 use crate::command::spread::Spread;
 use crate::command::{Row, look_up};
 use crate::dispatch::Flow;
+use crate::dispatch::accounts::Place;
 use crate::dispatch::block::TurnedAway;
 use crate::error::Error;
 use crate::limits::AUTHENTICATED;
@@ -176,7 +177,9 @@ impl Connection {
     ) -> Result<Option<TurnedAway>, Over> {
         let kind = pool_for(class, row, self.worker.peers.pause.is_on());
         self.worker.note_write(&self.session, attempt.node);
-        let mut checked = match self.check_out(attempt.node, kind).await {
+        let owner = || self.worker.node_of_args(row, args);
+        let place = Place { node: attempt.node, now: if attempt.asking { None } else { Some(&owner) } };
+        let mut checked = match self.check_out(place, kind).await {
             Ok(checked) => checked,
             Err(mut reply) => {
                 self.worker.cells.command(class, Outcome::Failed);

@@ -14,6 +14,7 @@ use super::connection::{Connection, Over, Until};
 use super::dedicated::Checked;
 use super::expect::{Effect, Expect};
 use crate::command::{Row, look_up};
+use crate::dispatch::accounts::Place;
 use crate::dispatch::block::{Block, TurnedAway};
 use crate::dispatch::redirect::{Next, pause_after, without_redirect};
 use crate::error::Error;
@@ -277,9 +278,10 @@ impl Connection {
             return Err(Over);
         }
         let args = Args { raw: &request, ranges: parser.ranges() };
-        let node = self.worker.node_of_args(look_up(&args), &args);
-        self.worker.note_write(&self.session, node);
-        let mut checked = match self.check_out(node, PoolKind::Transactions).await {
+        let owner = || self.worker.node_of_args(look_up(&args), &args);
+        let place = Place { node: owner(), now: Some(&owner) };
+        self.worker.note_write(&self.session, place.node);
+        let mut checked = match self.check_out(place, PoolKind::Transactions).await {
             Ok(checked) => checked,
             Err(reply) => {
                 // What follows would be executed by itself.

@@ -14,17 +14,21 @@ use crate::command::Row;
 use crate::command::join::join;
 use crate::command::spread::Join;
 use crate::dispatch::Worker;
+use crate::dispatch::accounts::Place;
+use crate::dispatch::gather::Shard;
 use crate::dispatch::pause::Asked;
 use crate::error::Error;
 use crate::protocol::{Args, encode};
 use crate::telemetry::labels::{Class, Outcome};
 use crate::upstream::dedicated::PoolKind;
-use crate::upstream::topology::NodeId;
 
 /// One node's share of the question.
 struct Question {
     identity: u32,
-    node: NodeId,
+    /// Whom it is for.
+    shard: Shard,
+    /// All who are asked.
+    asked: Rc<[Shard]>,
     kind: PoolKind,
     proto: u8,
     request: Bytes,
@@ -55,17 +59,18 @@ impl Connection {
             self.worker.sweeping();
         }
         let kind = pool_for(class, Some(row), self.worker.peers.pause.is_on());
-        let question = |node| Question {
+        let shards: Rc<[Shard]> = self.worker.shards_of_masters().into();
+        let question = |shard| Question {
             identity: self.session.lane().identity,
-            node,
+            shard,
+            asked: Rc::clone(&shards),
             kind,
             proto: if self.session.resp3() { 3 } else { 2 },
             request: Bytes::copy_from_slice(args.raw),
             waits: matches!(row.name, "wait" | "waitaof"),
         };
-        let nodes = self.worker.masters();
-        let answers = nodes.into_iter().map(|node| {
-            let (worker, question) = (Rc::clone(&self.worker), question(node));
+        let answers = shards.iter().map(|&shard| {
+            let (worker, question) = (Rc::clone(&self.worker), question(shard));
             tokio::task::spawn_local(async move { worker.ask_node(&question).await })
         });
         let answers: Vec<_> = answers.collect();
@@ -112,10 +117,13 @@ impl Connection {
 impl Worker {
     /// One node's answer, or the error in its place.
     async fn ask_node(&self, question: &Question) -> Vec<u8> {
-        let Question { identity, node, kind, proto, request, waits } = question;
-        let checked_out = self.check_out_aligned(*identity, *node, *kind, Some(*proto), None).await;
-        let mut connection = match checked_out {
-            Ok(connection) => connection,
+        let Question { identity, shard, asked, kind, proto, request, waits } = question;
+        // Where nobody has clearly taken over it stays with whom it was for.
+        let now = || self.successor(*shard, asked).unwrap_or(shard.node);
+        let place = Place { node: shard.node, now: Some(&now) };
+        let checked_out = self.check_out_aligned(*identity, place, *kind, Some(*proto), None).await;
+        let (node, mut connection) = match checked_out {
+            Ok(checked_out) => checked_out,
             Err(reply) => return reply,
         };
         if *waits {
@@ -125,7 +133,7 @@ impl Worker {
             connection.send(&publish, 1);
         }
         connection.send(request, 1);
-        let upstream = || self.settings.topology.name(*node);
+        let upstream = || self.settings.topology.name(node);
         let answer = async {
             connection.flush().await.map_err(|error| error.to_string())?;
             if *waits {

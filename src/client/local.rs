@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use super::connection::{Connection, Over};
 use super::one_node::OneNode;
 use crate::command::Row;
+use crate::dispatch::accounts::Place;
 use crate::dispatch::lane::{After, TrackedLane, Trouble};
 use crate::dispatch::session::{Voice, Words};
 use crate::error::Error;
@@ -300,8 +301,10 @@ impl Connection {
     async fn refusal(&mut self, account: u32, words: &[&str]) -> Result<Option<Vec<u8>>, Vec<u8>> {
         let account = self.worker.account_at(account).ok_or_else(|| Error::NoAuth.reply())?;
         let lost = |cause: String| Error::Lost { upstream: self.worker.upstream_name(), cause }.reply();
-        let checked_out = self.worker.check_out(&account, self.worker.home(), PoolKind::Control).await;
-        let mut connection = checked_out.map_err(|error| self.worker.pool_error(PoolKind::Control, &error))?;
+        let home = || self.worker.home();
+        let place = Place { node: home(), now: Some(&home) };
+        let checked_out = self.worker.check_out(&account, place, PoolKind::Control).await;
+        let (_, mut connection) = checked_out.map_err(|error| self.worker.pool_error(PoolKind::Control, &error))?;
         let mut request = BytesMut::new();
         encode::request(&mut request, words);
         connection.send(&request, 1);

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::worker::{Account, Worker};
@@ -20,6 +21,29 @@ use crate::upstream::topology::{NodeId, Topology};
 
 /// While there is no master to connect to, so long until the next attempt, unless one is found before.
 const AGAIN: Duration = Duration::from_millis(500);
+
+/// Where a dedicated connection goes.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The node that is tried first.
+    pub node: NodeId,
+    /// In a cluster, who it is by now, which is asked if that node cannot be had; `None`: no other will do.
+    pub now: Option<&'a dyn Fn() -> NodeId>,
+}
+
+// === impl Place ===
+
+impl Place<'_> {
+    /// At this node, whatever becomes of it.
+    pub fn at(node: NodeId) -> Place<'static> {
+        Place { node, now: None }
+    }
+
+    /// Where it is by now, if it was this node.
+    fn from(&self, node: NodeId) -> NodeId {
+        self.now.map_or(node, |now| now())
+    }
+}
 
 // === impl Worker ===
 
@@ -45,33 +69,62 @@ impl Worker {
         self.accounts.borrow().get(index as usize).cloned().flatten()
     }
 
-    /// An account's dedicated connection to a node.
+    /// An account's dedicated connection, and the node that it is to.
     ///
     /// # Errors
     /// As [`Dedicated::get`] has them.
-    pub async fn check_out(&self, account: &Account, node: NodeId, kind: PoolKind) -> Result<Checkout, PoolError> {
-        let Topology::Sentinel(sentinel) = &self.settings.topology else {
-            return self.pools(account, node)?.get(kind).await;
+    pub async fn check_out(
+        &self,
+        account: &Account,
+        place: Place<'_>,
+        kind: PoolKind,
+    ) -> Result<(NodeId, Checkout), PoolError> {
+        let mut node = place.node;
+        let waits = match &self.settings.topology {
+            Topology::Standalone { .. } => false,
+            Topology::Sentinel(_) => true,
+            Topology::Cluster(_) => place.now.is_some(),
         };
+        if !waits {
+            return Ok((node, self.pools(account, node)?.get(kind).await?));
+        }
         // Whoever was certainly not sent waits for a failover to end.
         let upstream = &self.settings.upstream;
         let patience = Instant::now() + upstream.failover_wait.min(upstream.command_timeout);
         let mut moves = self.moves.subscribe();
+        // Since it was last waited.
+        let mut tried = Vec::new();
         loop {
-            let error = match self.check_out_of_master(account, node, kind).await {
+            let checked_out = tokio::select! {
+                biased;
+                checked_out = self.check_out_of_master(account, node, kind) => checked_out,
+                // Who has died in silence lets everybody wait.
+                now = moved(&place, node, &mut moves) => {
+                    node = now;
+                    continue;
+                }
+            };
+            let error = match checked_out {
                 Err(error @ (PoolError::Unreachable { .. } | PoolError::Unknown(_))) => error,
-                other => return other,
+                other => return other.map(|connection| (node, connection)),
             };
             if Instant::now() >= patience {
                 return Err(error);
             }
-            sentinel.wanted.notify_one();
-            // Either it moves, or it is back where it was.
-            let _ = timeout_at(patience.min(Instant::now() + AGAIN), moves.changed()).await;
+            self.avoid(node);
+            tried.push(node);
+            node = place.from(node);
+            if tried.contains(&node) {
+                // Either it moves, or it is back where it was.
+                let _ = timeout_at(patience.min(Instant::now() + AGAIN), moves.changed()).await;
+                node = place.from(node);
+                tried.clear();
+            }
         }
     }
 
-    /// As `check_out`, once; a server that says that it is no master is none to talk to.
+    /// As `check_out`, once; whom Sentinels name and who says that it is no master is none to talk to. In a cluster the
+    /// command's own answer tells.
     async fn check_out_of_master(
         &self,
         account: &Account,
@@ -80,7 +133,7 @@ impl Worker {
     ) -> Result<Checkout, PoolError> {
         let pools = self.pools(account, node)?;
         let mut connection = pools.get(kind).await?;
-        if matches!(&*connection.ready.role, "replica" | "slave") {
+        if !self.is_cluster() && matches!(&*connection.ready.role, "replica" | "slave") {
             connection.taint();
             let (address, cause) = (pools.address().clone(), Arc::new(HandshakeError::NotMaster));
             return Err(PoolError::Unreachable { address, cause });
@@ -119,26 +172,26 @@ impl Worker {
     pub async fn check_out_aligned(
         &self,
         identity: u32,
-        node: NodeId,
+        place: Place<'_>,
         kind: PoolKind,
         proto: Option<u8>,
         db: Option<u32>,
-    ) -> Result<Checkout, Vec<u8>> {
+    ) -> Result<(NodeId, Checkout), Vec<u8>> {
         let account = self.account_at(identity).ok_or_else(|| Error::NoAuth.reply())?;
         let begun = boottime();
-        let checked_out = self.check_out(&account, node, kind).await;
+        let checked_out = self.check_out(&account, place, kind).await;
         self.cells.observe(Histogram::PoolWait, boottime().saturating_sub(begun), 1);
-        let mut connection = checked_out.map_err(|error| self.pool_error(kind, &error))?;
+        let (node, mut connection) = checked_out.map_err(|error| self.pool_error(kind, &error))?;
         let (proto, db) = (proto.unwrap_or(connection.ready.proto), db.unwrap_or(connection.db()));
         let failed = |error: &Error| {
             self.cells.error(error.kind());
             error.reply()
         };
         if !on(Rule::DedicatedIsAligned) {
-            return Ok(connection);
+            return Ok((node, connection));
         }
         match tokio::time::timeout(self.settings.upstream.command_timeout, connection.align(proto, db)).await {
-            Ok(Ok(())) => Ok(connection),
+            Ok(Ok(())) => Ok((node, connection)),
             Ok(Err(ConnectionError::Refused(line))) => Err(whole(&line)),
             Ok(Err(error)) => Err(failed(&Error::Lost { upstream: self.upstream_name(), cause: error.to_string() })),
             Err(_) => Err(failed(&Error::Timeout { upstream: self.upstream_name() })),
@@ -177,6 +230,17 @@ impl Worker {
             *place = None;
         }
     }
+}
+
+/// Waits until it is elsewhere.
+async fn moved(place: &Place<'_>, node: NodeId, moves: &mut watch::Receiver<()>) -> NodeId {
+    while moves.changed().await.is_ok() {
+        let now = place.from(node);
+        if now != node {
+            return now;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Whether a node's pools are for where it is now; else they are left, with all who use them.

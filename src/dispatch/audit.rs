@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::accounts::Place;
 use super::fence::Hold;
 use super::lane::TrackedLane;
 use super::mget::elements;
@@ -117,7 +118,8 @@ impl Worker {
         parser.parse(&request, &crate::limits::AUTHENTICATED).ok()?;
         let row = look_up(&Args { raw: &request, ranges: parser.ranges() })?;
         let account = self.account_at(lane.identity)?;
-        let mut connection = self.check_out(&account, lane.node, PoolKind::Transactions).await.ok()?;
+        let place = Place::at(lane.node);
+        let (_, mut connection) = self.check_out(&account, place, PoolKind::Transactions).await.ok()?;
         let answer = async {
             let resp3 = entry.namespace().is_resp3();
             connection.align(if resp3 { 3 } else { 2 }, lane.db).await.ok()?;

@@ -359,7 +359,16 @@ impl Worker {
                     continue;
                 }
             };
-            let node = self.node_of_waiter(&waiter, &request);
+            let node = match self.node_of_waiter(&waiter, &request) {
+                Ok(node) => node,
+                Err(reshaped) => {
+                    let (upstream, cause) = (self.settings.topology.name(lane.node), reshaped.to_string());
+                    let error = Error::NotSent { upstream, cause };
+                    self.cells.error(error.kind());
+                    self.give_up(waiter, &error.reply());
+                    continue;
+                }
+            };
             for waiter in self.apart(lane, waiter, Next::Node(node, false), 0) {
                 let error = error.clone();
                 let detour = Detour { waiter, request: request.clone(), next: Next::Node(node, false), since, error };

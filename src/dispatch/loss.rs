@@ -78,7 +78,7 @@ impl Worker {
             let address = lane.address.borrow().clone();
             lane.kill.replace(id.zip(address).map(|(id, at)| GivenUp { id, at }));
             if is_there {
-                self.avoid(lane);
+                self.avoid(lane.node);
             }
             if self.keeps_connected(lane) {
                 lane.queue.want();
@@ -152,7 +152,7 @@ impl Worker {
         }
         *lane.trouble.borrow_mut() = Some(trouble);
         lane.changed.notify_waiters();
-        self.avoid(lane);
+        self.avoid(lane.node);
         if self.is_cluster() {
             // What names no key need not wait for this node.
             lane.queue.reroute();

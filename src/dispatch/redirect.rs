@@ -16,6 +16,7 @@ use bytes::Bytes;
 use super::block::TurnedAway;
 use super::detours::{Detour, OVERTOOK};
 use super::fence::Hold;
+use super::gather::Reshaped;
 use super::lane::{After, Ticket, TrackedLane, Waiter};
 use super::worker::Worker;
 use crate::cache::Flight;
@@ -242,7 +243,10 @@ impl Worker {
         let mine = session.lane();
         let (node, asking) = match detour.next {
             Next::Node(node, asking) => (node, asking),
-            Next::Later => (self.node_of_waiter(&detour.waiter, &detour.request), false),
+            Next::Later => match self.node_of_waiter(&detour.waiter, &detour.request) {
+                Ok(node) => (node, false),
+                Err(Reshaped) => return self.give_up(detour.waiter, &detour.error),
+            },
         };
         let lane = self.as_master(self.lane(node, mine.identity, mine.db));
         self.resend(&lane, detour, asking);
@@ -297,12 +301,19 @@ impl Worker {
     }
 
     /// As `node_of_request`, for what waits.
-    pub(super) fn node_of_waiter(&self, waiter: &Waiter, request: &[u8]) -> NodeId {
-        match waiter {
-            Waiter::Reply(_, _, After::Exec(end)) if let Some(whole) = &end.block => self.node_of(whole.first_key()),
-            Waiter::Reply(_, _, After::Part(gather, part, _)) if let Some(node) = gather.node(*part) => node,
-            _ => self.node_of_request(request),
+    ///
+    /// # Errors
+    /// [`Reshaped`], see there.
+    pub(super) fn node_of_waiter(&self, waiter: &Waiter, request: &[u8]) -> Result<NodeId, Reshaped> {
+        if let Waiter::Reply(_, _, After::Part(gather, part, _)) = waiter
+            && let Some(node) = self.node_of_part(gather, *part)?
+        {
+            return Ok(node);
         }
+        Ok(match waiter {
+            Waiter::Reply(_, _, After::Exec(end)) if let Some(whole) = &end.block => self.node_of(whole.first_key()),
+            _ => self.node_of_request(request),
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::gather::Shard;
 use super::lane::TrackedLane;
 use super::session::Session;
 use super::worker::{Message, Worker};
@@ -160,6 +161,18 @@ impl Worker {
             }
         }
         shards.clone()
+    }
+
+    /// All masters, each with what its shard is known by.
+    pub fn shards_of_masters(&self) -> Vec<Shard> {
+        let shards = self.shards();
+        let slot = |node| shards.iter().find(|(_, owner)| *owner == node).map(|(slot, _)| *slot);
+        self.masters().into_iter().map(|node| Shard { node, slot: slot(node) }).collect()
+    }
+
+    /// Who owns a slot, if that is known.
+    pub(super) fn owner_of_slot(&self, slot: u16) -> Option<NodeId> {
+        self.routes.as_ref().and_then(|routes| routes.owners.borrow().of(slot))
     }
 
     /// The node that a command with this first key goes to.
@@ -318,17 +331,13 @@ impl Worker {
         }
     }
 
-    /// A lane cannot be had: what has no key goes elsewhere, and the map may be out of date.
-    pub(super) fn avoid(&self, lane: &TrackedLane) {
+    /// A node cannot be had: what has no key goes elsewhere, and the map may be out of date.
+    pub(super) fn avoid(&self, node: NodeId) {
         self.settings.topology.doubt();
         // Until it has been looked at again.
-        self.replicas
-            .borrow()
-            .iter()
-            .filter(|replica| replica.node == lane.node)
-            .for_each(|replica| replica.health.set_unfit());
+        self.replicas.borrow().iter().filter(|replica| replica.node == node).for_each(|r| r.health.set_unfit());
         if let Some(routes) = &self.routes
-            && routes.home.get() == lane.node
+            && routes.home.get() == node
         {
             routes.leave_home();
         }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use bytes::BytesMut;
 
 use super::Flow;
-use super::gather::{Gather, Join};
+use super::gather::{Gather, Join, Shard};
 use super::lane::{After, Rewrite, Ticket};
 use super::session::Session;
 use super::worker::Worker;
@@ -24,7 +24,6 @@ use crate::protocol::{Args, RequestParser, encode};
 use crate::telemetry::labels::{Class, Outcome};
 use crate::upstream::config::CrossSlot;
 use crate::upstream::slots::key_slot;
-use crate::upstream::topology::NodeId;
 
 /// The end of a scan that has come to no node any more.
 const NOTHING_LEFT: &[u8] = b"*2\r\n$1\r\n0\r\n*0\r\n";
@@ -71,10 +70,10 @@ impl Worker {
             }
             Spread::All(how) => {
                 self.note_script(row, args);
-                let nodes = self.masters();
+                let shards = self.shards_of_masters();
                 let request = BytesMut::from(args.raw);
                 let join: Join = Box::new(move |parts, out| joined(join::join(how, parts, out), parts, out));
-                self.send_parts(session, row, class, &vec![request; nodes.len()], nodes, Keys::None, join);
+                self.send_parts(session, row, class, &vec![request; shards.len()], shards, Keys::None, join);
             }
             Spread::Scan => self.scan(session, row, args)?,
         }
@@ -82,7 +81,7 @@ impl Worker {
         Some(Flow::Next)
     }
 
-    /// Sends the parts of a command, each to the owner of its keys or, if `nodes` names them, to these.
+    /// Sends the parts of a command, each to the owner of its keys or, if `shards` names them, to these.
     #[allow(clippy::too_many_arguments)]
     fn send_parts(
         &self,
@@ -90,7 +89,7 @@ impl Worker {
         row: &'static Row,
         class: Class,
         requests: &[BytesMut],
-        nodes: Vec<NodeId>,
+        shards: Vec<Shard>,
         keys: Keys,
         join: Join,
     ) {
@@ -101,7 +100,7 @@ impl Worker {
             self.sweeping();
         }
         self.coherence.sending(&keys);
-        let gather = Gather::new(join, requests.len(), nodes, sweeps);
+        let gather = Gather::new(join, requests.len(), shards, sweeps);
         let number = session.replies.borrow_mut().expect_other(session.mute());
         let mine = session.lane();
         for (part, request) in requests.iter().enumerate() {
@@ -143,7 +142,7 @@ impl Worker {
         let lane = self.as_master(self.lane(node, mine.identity, mine.db));
         let rewrite = self.shape(session, &lane, row, args).map_or(Rewrite::No, Rewrite::Resp2);
         let join: Join = Box::new(move |parts, out| scanned(cursor, &numbers, parts, out));
-        let gather = Gather::new(join, 1, vec![node], false);
+        let gather = Gather::new(join, 1, vec![Shard { node, slot: Some(cursor.node) }], false);
         let number = session.replies.borrow_mut().expect_other(session.mute());
         self.send(&lane, &request, Ticket::new(session, number), rewrite, After::Part(gather, 0, Keys::None));
         Some(())

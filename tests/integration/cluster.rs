@@ -2,6 +2,7 @@
 
 mod channels;
 mod lanes;
+mod lost;
 mod moves;
 mod names;
 mod news;

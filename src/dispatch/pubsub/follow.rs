@@ -46,6 +46,22 @@ impl Worker {
         true
     }
 
+    /// The node of a hub that has yet to begin has been replaced: all that was asked for here is asked for where it belongs by
+    /// now. The error is for all of it, if some is not wanted any more by now.
+    pub(super) fn all_follow(&self, hub: &Hub) -> Vec<u8> {
+        let begins = hub.owed.borrow().iter().all(|owed| owed.step == Step::Begins);
+        if !begins {
+            let error = Error::NotSent { upstream: self.upstream_name(), cause: "its master has been replaced".into() };
+            self.cells.error(error.kind());
+            return error.reply();
+        }
+        for Owed { topic, name, to, .. } in hub.owed.take() {
+            let left = hub.listeners.borrow_mut()[topic as usize].remove(&name).unwrap_or_default();
+            self.follow_later(hub, topic, name, left.clients, to.map(|(ticket, _)| ticket));
+        }
+        Vec::new()
+    }
+
     /// The same once it has been waited a little: nodes that disagree need time.
     pub(super) fn follow_later(
         &self,

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use super::Worker;
 use super::confirmation;
 use super::news::{News, Topic, news_of};
+use crate::dispatch::accounts::Place;
 use crate::dispatch::lane::Ticket;
 use crate::dispatch::session::Session;
 use crate::error::Error;
@@ -200,11 +201,20 @@ impl Worker {
 
     /// Serves until the connection is lost or nobody needs it; the error is for those who still wait.
     async fn serve_hub(&self, hub: &Rc<Hub>) -> Vec<u8> {
-        let node = hub.shard.unwrap_or(self.home());
-        let mut connection = match self.check_out_aligned(hub.identity, node, PoolKind::Waiting, None, None).await {
-            Ok(connection) => connection,
-            Err(reply) => return reply,
+        // A shard's channels are all at one node: they go to who has taken over the first of them.
+        let now = || match hub.shard {
+            Some(node) => hub.owed.borrow().front().map_or(node, |owed| self.node_of(Some(&owed.name))),
+            None => self.home(),
         };
+        let place = Place { node: hub.shard.unwrap_or(self.home()), now: Some(&now) };
+        let (node, mut connection) =
+            match self.check_out_aligned(hub.identity, place, PoolKind::Waiting, None, None).await {
+                Ok(checked_out) => checked_out,
+                Err(reply) => return reply,
+            };
+        if hub.shard.is_some_and(|shard| shard != node) {
+            return self.all_follow(hub);
+        }
         // It speaks unasked, and nobody else can use it.
         connection.taint();
         let mut patience = Instant::now();
