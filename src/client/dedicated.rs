@@ -17,6 +17,7 @@ use super::connection::{Connection, Over, Until};
 use super::effects::Standing;
 use super::elsewhere::{Elsewhere, Try};
 use super::expect::{Expect, begins_tracking};
+use super::patience::{Woken, Writing};
 use super::registry::BLOCKED;
 use crate::command::spread::Spread;
 use crate::command::{Row, look_up};
@@ -29,7 +30,6 @@ use crate::protocol::{Args, Parsed, RequestParser, encode};
 use crate::switch::{Rule, on};
 use crate::telemetry::labels::{Class, Outcome};
 use crate::telemetry::metrics::Counter;
-use crate::upstream::connection::{ConnectionError, Piece};
 use crate::upstream::dedicated::Checkout;
 
 /// Most commands on their way on one dedicated connection.
@@ -58,22 +58,9 @@ pub(super) struct Checked {
     pub(super) since: Instant,
     /// When the client was last heard.
     pub(super) heard: Instant,
-    /// Bytes not yet written when that was last looked at.
-    unwritten: usize,
+    writing: Writing,
     /// What is kept so that it can go on with another node.
     pub(super) elsewhere: Elsewhere,
-}
-
-/// What woke the loop.
-pub(super) enum Woken {
-    Piece(Result<Piece, ConnectionError>),
-    Client,
-    Written,
-    /// A pause has been waited for; it may be over.
-    Paused,
-    Over,
-    Late,
-    Idle,
 }
 
 // === impl Checked ===
@@ -82,8 +69,8 @@ impl Checked {
     /// For one command, or more if the first has it so.
     pub(super) fn new(connection: Checkout, elsewhere: Elsewhere) -> Checked {
         let (standing, expected, now) = (Standing::default(), VecDeque::new(), Instant::now());
-        let (once, held, unwritten) = (true, false, 0);
-        Checked { connection, standing, expected, once, held, since: now, heard: now, unwritten, elsewhere }
+        let (once, held, writing) = (true, false, Writing::default());
+        Checked { connection, standing, expected, once, held, since: now, heard: now, writing, elsewhere }
     }
 
     /// Whether the client's next command would be taken.
@@ -107,12 +94,6 @@ impl Checked {
         self.standing.flags() | if blocked { BLOCKED } else { 0 }
     }
 
-    /// Whether upstream's socket has taken bytes since this was last asked, or they were sent.
-    fn has_moved(&mut self) -> bool {
-        let left = self.connection.unwritten();
-        left < std::mem::replace(&mut self.unwritten, left)
-    }
-
     /// Has upstream speak another RESP version, before the client is told.
     fn change_version(&mut self, proto: u8) {
         let mut request = BytesMut::new();
@@ -127,6 +108,11 @@ impl Checked {
         let full = self.connection.unwritten() >= UNWRITTEN_MAX;
         if let Err(error) = self.connection.flush().await {
             return Woken::Piece(Err(error.into()));
+        }
+        let now = Instant::now();
+        if self.writing.ends(now) {
+            // Upstream has taken its time to read it, and has as much again to answer.
+            self.since = now;
         }
         if full {
             // There is room for more commands.
@@ -263,7 +249,7 @@ impl Connection {
                 self.worker.cells.add(Counter::ClientsClosedIdle, 1);
                 Err(Over)
             }
-            Woken::Late if checked.has_moved() => {
+            Woken::Late if checked.writing.has_moved(checked.connection.unwritten()) => {
                 checked.since = Instant::now();
                 Ok(())
             }
@@ -466,7 +452,7 @@ impl Connection {
         let translated = self.translated(&mut checked.standing, row, args);
         self.worker.cells.add(Counter::UpstreamBytesOut, args.raw.len() as u64);
         checked.connection.send(translated.as_deref().unwrap_or(args.raw), replies);
-        checked.unwritten = checked.connection.unwritten();
+        checked.writing.begins(checked.connection.unwritten(), Instant::now());
         if replies > 0 || expect.is_subscription() {
             checked.expected.push_back(expect);
         }

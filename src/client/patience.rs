@@ -3,15 +3,65 @@
 //!
 //! *Invariant:* what is asked about a pause is settled once in `dispatch::pause`, however its conversation ends.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::connection::Connection;
-use super::dedicated::{Checked, Woken};
+use super::dedicated::Checked;
 use super::expect::Expect;
 use crate::command::look_up;
 use crate::dispatch::pause::Asked;
 use crate::protocol::Args;
 use crate::switch::{Rule, on};
+use crate::upstream::connection::{ConnectionError, Piece};
+
+/// What is written within this time was taken at once.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
+/// What woke the loop.
+pub(super) enum Woken {
+    Piece(Result<Piece, ConnectionError>),
+    Client,
+    Written,
+    /// A pause has been waited for; it may be over.
+    Paused,
+    Over,
+    Late,
+    Idle,
+}
+
+/// What is on its way into upstream's socket: while that goes on taking it, nobody is late.
+#[derive(Default)]
+pub(super) struct Writing {
+    /// Bytes not yet taken when that was last looked at.
+    left: usize,
+    /// Since when there have been such.
+    since: Option<Instant>,
+}
+
+// === impl Writing ===
+
+impl Writing {
+    /// So many bytes are to be written.
+    pub(super) fn begins(&mut self, left: usize, now: Instant) {
+        self.left = left;
+        if left > 0 {
+            self.since.get_or_insert(now);
+        }
+    }
+
+    /// All is written; whether that has taken time.
+    pub(super) fn ends(&mut self, now: Instant) -> bool {
+        self.left = 0;
+        self.since.take().is_some_and(|since| now - since > AT_ONCE)
+    }
+
+    /// Whether bytes have been taken since this was last asked, or they were to be written.
+    pub(super) fn has_moved(&mut self, left: usize) -> bool {
+        left < std::mem::replace(&mut self.left, left)
+    }
+}
 
 // === impl Connection ===
 
@@ -48,5 +98,22 @@ impl Connection {
         if let Some(asked) = expect.asked {
             self.worker.peers.pause.answered(asked, asked != Asked::Unpause);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_written_slowly_lengthens_patience() {
+        let (mut writing, now) = (Writing::default(), Instant::now());
+        writing.begins(100, now);
+        assert!(!writing.ends(now + AT_ONCE), "taken at once");
+        assert!(!writing.has_moved(0), "and that is no news when the reply is late");
+        writing.begins(100, now);
+        assert!(writing.has_moved(50) && !writing.has_moved(50));
+        let later = now + 2 * AT_ONCE;
+        assert!(writing.ends(later) && !writing.ends(later));
     }
 }
