@@ -74,7 +74,7 @@ impl Server {
     /// A server with further arguments: `&["--requirepass", "x"]`.
     #[track_caller]
     pub fn with(kind: Kind, args: &[&str]) -> Server {
-        let folder = tempfile::Builder::new().prefix("sidecache-").tempdir().unwrap();
+        let folder = folder();
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
         for _ in 0..10 {
             let port = Port::free();
@@ -237,6 +237,14 @@ fn spawn(kind: Kind, args: &[String], port: u16, folder: &Path) -> Child {
     command.args(["--enable-debug-command", "yes"]).args(args);
     command.current_dir(folder).stdin(Stdio::null()).stderr(log.try_clone().unwrap()).stdout(log);
     command.spawn().unwrap_or_else(|e| panic!("cannot run {}: {e}; run `make deps`", program.display()))
+}
+
+/// A server's folder, in memory if possible: nodes of a cluster and Sentinels wait until what they note is on the disk, which
+/// may be busy for seconds. For that long they are mute, and a Sentinel that finds it has been does nothing for half a minute.
+pub fn folder() -> TempDir {
+    let mut builder = tempfile::Builder::new();
+    let named = builder.prefix("sidecache-");
+    named.tempdir_in("/dev/shm").or_else(|_| named.tempdir()).unwrap()
 }
 
 /// False if the process ended instead (another process had the port). It is asked by its Unix socket: a

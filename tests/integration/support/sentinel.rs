@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::port::Port;
-use super::redis::{Kind, Server, process_state, signal, stop};
+use super::redis::{Kind, Server, folder, process_state, signal, stop};
 use super::resp::{Conn, V};
 use super::wait::{PATIENCE, holds_within, in_the_end};
 
@@ -189,7 +189,7 @@ impl Sentinel {
         let (first, lines): (Vec<&str>, Vec<&str>) = lines.iter().partition(|line| line.contains("hostnames"));
         let password = lines.iter().find_map(|line| line.strip_prefix("requirepass ")).map(str::to_owned);
         for _ in 0..10 {
-            let folder = tempfile::Builder::new().prefix("sidecache-").tempdir().unwrap();
+            let folder = folder();
             let port = Port::free();
             let own = [
                 format!("port {}", port.number),
