@@ -147,6 +147,10 @@ pub fn look(field: &Arc<Field>, slot: &Slot, log: &mut Log) -> Option<Vec<Seen>>
     for key in slot.current() {
         let reading = readings(slot.kind)[0];
         let frame = follower.ask(field, &reading.words(&key.name))?;
+        // Nobody was there to ask: Sentinels may take half a minute to agree.
+        if frame.starts_with(b"-ERR not sent") {
+            return None;
+        }
         let (value, _) = crate::support::resp::decode(&frame)?;
         match reading.seen(&key.name, &value) {
             Ok(shown) => seen.push(shown),
