@@ -2,8 +2,9 @@
 //!
 //! *Invariant:* an entry is immutable; it is replaced, never changed. Its key is the whole request with
 //! lengths, so `HMGET a b c` and `HMGET a bc` differ, under the namespace of its lane and RESP version, so
-//! nothing crosses users, databases or versions. Requests that differ only in the case of the command's
-//! name are found apart: a missed hit, never a wrong one.
+//! nothing crosses users, databases or versions; an element of MGET's replies is found by its key, in a namespace
+//! of its own. Requests that differ only in the case of the command's name are found apart: a missed hit, never a
+//! wrong one.
 
 use std::borrow::Cow;
 use std::cell::Cell;
